@@ -1,0 +1,179 @@
+//! The sites: names, arguments, statuses.
+
+/// USDT provider of every site.
+pub const PROVIDER: &str = "streamhouse";
+
+/// Duration of an operation that began before anyone looked: counted, put in no bucket.
+pub const UNTIMED: u64 = u64::MAX;
+
+/// The bytes of a site: on x86-64 the 5-byte nop `nopl 0x0(%rax,%rax,1)`, which kernels since 6.18 rewrite into a
+/// call, on aarch64 `nop`.
+#[cfg(not(target_arch = "aarch64"))]
+pub const SITE_NOP: &[u8] = &[0x0f, 0x1f, 0x44, 0x00, 0x00];
+/// The bytes of a site.
+#[cfg(target_arch = "aarch64")]
+pub const SITE_NOP: &[u8] = &[0x1f, 0x20, 0x03, 0xd5];
+
+/// The argument string of every site's note: the six integer argument registers of the C ABI, unsigned 64-bit.
+#[cfg(not(target_arch = "aarch64"))]
+pub const SITE_ARGUMENTS: &str = "8@%rdi 8@%rsi 8@%rdx 8@%rcx 8@%r8 8@%r9";
+/// The argument string of every site's note.
+#[cfg(target_arch = "aarch64")]
+pub const SITE_ARGUMENTS: &str = "8@x0 8@x1 8@x2 8@x3 8@x4 8@x5";
+
+/// What a site observes. Arguments are the same six for each:
+///
+/// | arg | meaning |
+/// | --- | --- |
+/// | 0 | address of a [`Scope`](crate::Scope)'s topic |
+/// | 1 | records |
+/// | 2 | bytes of keys, values and headers before compression; for `object` bytes moved |
+/// | 3 | duration in ns or [`UNTIMED`]; for `send` the sum over the batch |
+/// | 4 | a [`Status`]'s number |
+/// | 5 | `send`: address of [`Bins`](crate::Bins) or 0; `object`: an [`Operation`]'s number; else address of a 16-byte trace id, or 0 |
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u16)]
+pub enum Site {
+    /// A batch acknowledged or failed, in the producer. Duration per record, from `send()` to acknowledgement.
+    Send = 0,
+    /// A batch of a produce request, in the producer: sealed to acknowledged.
+    Flush = 1,
+    /// A partition that returned records in one poll: fetch and decode, without idle waiting.
+    Poll = 2,
+    /// A batch of a produce request, in the agent: request received to durable and committed.
+    Write = 3,
+    /// An object-store operation: start to completion.
+    Object = 4,
+    /// The metadata transaction that commits a flush, in the agent: begin to committed.
+    Commit = 5,
+}
+
+impl Site {
+    /// Every site, in the order of its number.
+    pub const ALL: [Site; 6] = [Site::Send, Site::Flush, Site::Poll, Site::Write, Site::Object, Site::Commit];
+
+    /// The site's name in its note.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Site::Send => "send",
+            Site::Flush => "flush",
+            Site::Poll => "poll",
+            Site::Write => "write",
+            Site::Object => "object",
+            Site::Commit => "commit",
+        }
+    }
+
+    /// The site of a name, if there is one.
+    pub fn from_name(name: &str) -> Option<Site> {
+        Site::ALL.into_iter().find(|site| site.name() == name)
+    }
+
+    /// The site of a number, if there is one.
+    pub fn from_number(number: u16) -> Option<Site> {
+        Site::ALL.get(usize::from(number)).copied()
+    }
+}
+
+/// How an operation ended: 0 is success, every other number an error kind of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Status {
+    /// It succeeded.
+    #[default]
+    Ok = 0,
+    /// It failed and may succeed when tried again.
+    Retry = 1,
+    /// Its writer has lost the partition's lease.
+    Fenced = 2,
+    /// The request was wrong.
+    Invalid = 3,
+    /// What it named does not exist.
+    NotFound = 4,
+    /// Stored or received bytes failed their check.
+    Corrupt = 5,
+    /// A service it needs did not answer in time, or is out of resources.
+    Unavailable = 6,
+}
+
+impl Status {
+    /// Every status, in the order of its number.
+    pub const ALL: [Status; 7] = [
+        Status::Ok,
+        Status::Retry,
+        Status::Fenced,
+        Status::Invalid,
+        Status::NotFound,
+        Status::Corrupt,
+        Status::Unavailable,
+    ];
+
+    /// The value of the `status` label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Retry => "retry",
+            Status::Fenced => "fenced",
+            Status::Invalid => "invalid",
+            Status::NotFound => "not_found",
+            Status::Corrupt => "corrupt",
+            Status::Unavailable => "unavailable",
+        }
+    }
+
+    /// The status of a number, if there is one.
+    pub fn from_number(number: u8) -> Option<Status> {
+        Status::ALL.get(usize::from(number)).copied()
+    }
+}
+
+/// What an `object` event did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u16)]
+pub enum Operation {
+    /// Stored an object.
+    Put = 0,
+    /// Read an object or a range of it.
+    Get = 1,
+    /// Removed an object.
+    Delete = 2,
+    /// Listed objects.
+    List = 3,
+    /// Asked for an object's size and date.
+    Head = 4,
+}
+
+impl Operation {
+    /// Every operation, in the order of its number.
+    pub const ALL: [Operation; 5] =
+        [Operation::Put, Operation::Get, Operation::Delete, Operation::List, Operation::Head];
+
+    /// The value of the `operation` label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Operation::Put => "put",
+            Operation::Get => "get",
+            Operation::Delete => "delete",
+            Operation::List => "list",
+            Operation::Head => "head",
+        }
+    }
+}
+
+const _: () = {
+    let mut number = 0;
+    while number < Site::ALL.len() {
+        assert!(Site::ALL[number] as usize == number);
+        number += 1;
+    }
+    let mut number = 0;
+    while number < Status::ALL.len() {
+        assert!(Status::ALL[number] as usize == number);
+        number += 1;
+    }
+    let mut number = 0;
+    while number < Operation::ALL.len() {
+        assert!(Operation::ALL[number] as usize == number);
+        number += 1;
+    }
+};

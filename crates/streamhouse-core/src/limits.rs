@@ -1,0 +1,24 @@
+//! Every maximum of the log, and why it is what it is.
+
+/// Largest encoded record batch, header included.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Most records in a batch: what keeps one hook's bins and one batch's acknowledgements small.
+pub const BATCH_RECORDS_MAX: usize = 1 << 16;
+/// Largest record (key, value and headers): with its framing it fits a batch of its own.
+pub const RECORD_BYTES_MAX: usize = BATCH_BYTES_MAX - 4096;
+/// Most batch bytes in one produce request.
+pub const REQUEST_BYTES_MAX: usize = 8 << 20;
+/// Largest gRPC message either side accepts: a full request and its framing.
+pub const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + (1 << 20);
+/// Longest topic name, in bytes.
+pub const TOPIC_BYTES_MAX: usize = 249;
+/// Longest group name, in bytes.
+pub const GROUP_BYTES_MAX: usize = 255;
+/// Longest agent or client id, in bytes.
+pub const INSTANCE_ID_BYTES_MAX: usize = 127;
+/// Most partitions of a topic.
+pub const PARTITIONS_MAX: u32 = 10_000;
+/// Largest segment an agent writes in one flush: bounds the agent's memory and a flush's duration.
+pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
+/// Batches of one producer and partition that may wait or be in flight, and that the duplicate check remembers.
+pub const IDEMPOTENCE_WINDOW: usize = 5;

@@ -1,0 +1,74 @@
+//! What can go wrong in a metadata store.
+
+use streamhouse_core::ErrorKind;
+
+/// Result of a metadata call.
+pub type Result<T, E = MetadataError> = std::result::Result<T, E>;
+
+/// What went wrong and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataError {
+    /// The topic does not exist.
+    #[error("topic {0} does not exist; create it with `streamhouse topic create {0}`")]
+    TopicNotFound(String),
+    /// The topic exists, the partition does not.
+    #[error(
+        "partition {partition} of topic {topic} does not exist; the topic has {partitions} partitions, counted from 0"
+    )]
+    PartitionNotFound {
+        /// The topic.
+        topic: String,
+        /// What was asked for.
+        partition: u32,
+        /// What the topic has.
+        partitions: u32,
+    },
+    /// The topic exists already.
+    #[error("topic {0} exists already; choose another name, or use it as it is")]
+    TopicExists(String),
+    /// The group does not exist.
+    #[error("group {0} does not exist; a group comes to be with its first commit")]
+    GroupNotFound(String),
+    /// The argument is wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// Another agent uses this database file.
+    #[error(
+        "another agent (pid {pid}) runs on {path}; stop it, or give this agent a metadata store of its own"
+    )]
+    AgentRuns {
+        /// The database.
+        path: String,
+        /// Its process, or 0 when it did not say.
+        pid: u32,
+    },
+    /// The database is busy or was interrupted; nothing was changed.
+    #[error("the metadata store is busy ({0}); try again")]
+    Busy(#[source] sqlx::Error),
+    /// The database cannot be used.
+    #[error("the metadata store failed: {0}; check its path, permissions and free space")]
+    Unavailable(#[source] sqlx::Error),
+    /// The outcome of a commit is unknown: it may have happened.
+    #[error(
+        "the outcome of a metadata commit is unknown: {0}; ask `flush_outcome` before any offset is used again"
+    )]
+    Unknown(#[source] sqlx::Error),
+    /// The database holds something this version did not write.
+    #[error("the metadata store holds something unexpected: {0}")]
+    Corrupt(String),
+}
+
+impl MetadataError {
+    /// How the caller should react.
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            MetadataError::TopicNotFound(_)
+            | MetadataError::PartitionNotFound { .. }
+            | MetadataError::GroupNotFound(_) => ErrorKind::NotFound,
+            MetadataError::TopicExists(_) | MetadataError::Invalid(_) => ErrorKind::Invalid,
+            MetadataError::AgentRuns { .. } | MetadataError::Unavailable(_) => ErrorKind::Unavailable,
+            MetadataError::Busy(_) | MetadataError::Unknown(_) => ErrorKind::Retry,
+            MetadataError::Corrupt(_) => ErrorKind::Corrupt,
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! SQLite.
+/// x
+pub struct AgentLock;
+/// x
+pub struct SqliteMetadataStore;
