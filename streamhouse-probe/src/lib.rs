@@ -1,0 +1,4 @@
+//! The probe: collects from outside what the hooks give, serves one Prometheus endpoint.
+
+pub mod attach;
+pub mod collect;
