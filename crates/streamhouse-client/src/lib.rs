@@ -1,1 +1,49 @@
-//! x
+//! Producer, Consumer and Admin: how applications use StreamHouse.
+//!
+//! - [`Producer`] collects records into batches and sends them to the agents that hold the partitions' leases. Its
+//!   memory is bounded; every record it accepts ends acknowledged or failed with an error.
+//! - [`Consumer`] reads committed segments straight from object storage and keeps its group's offsets in metadata.
+//! - [`Admin`] creates topics and inspects groups.
+//!
+//! All three find everything through a [`MetadataStore`](streamhouse_metadata::MetadataStore).
+//!
+//! ```no_run
+//! use std::{sync::Arc, time::Duration};
+//! use streamhouse_client::{Consumer, Producer};
+//! use streamhouse_metadata::SqliteMetadataStore;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = Arc::new(SqliteMetadataStore::new("./streamhouse/metadata.db").await?);
+//!
+//! let producer = Producer::builder().metadata_store(store.clone()).build().await?;
+//! let delivery = producer.send("orders", Some(b"customer-7"), b"{\"total\": 12}", None).await?;
+//! println!("durable at offset {}", delivery.await?.offset);
+//! producer.close().await?;
+//!
+//! let objects = streamhouse_storage::open_local("./streamhouse/objects".as_ref())?;
+//! let mut consumer = Consumer::builder()
+//!     .group_id("billing")
+//!     .topics(vec!["orders"])
+//!     .metadata_store(store)
+//!     .object_store(objects)
+//!     .build()
+//!     .await?;
+//! for record in consumer.poll(Duration::from_secs(1)).await? {
+//!     println!("{}/{} {}: {:?}", record.topic, record.partition, record.offset, record.value);
+//! }
+//! consumer.commit().await?;
+//! println!("lag {}", consumer.lag("orders", 0).await?);
+//! # Ok(())
+//! # }
+//! ```
+
+mod admin;
+mod consumer;
+mod error;
+mod producer;
+
+pub use admin::{Admin, OffsetTarget, TopicDescription};
+pub use consumer::{ConsumedRecord, Consumer, ConsumerBuilder, OffsetReset};
+pub use error::{ClientError, Result};
+pub use producer::{Delivery, DeliveryReport, Producer, ProducerBuilder, ProducerStats};
+pub use streamhouse_core::batch::Compression;

@@ -1,0 +1,192 @@
+//! Topics and groups, managed.
+
+use crate::error::{ClientError, Result};
+use std::{fmt, str::FromStr, sync::Arc};
+use streamhouse_core::{GroupId, Partition, TopicName, TopicPartition};
+use streamhouse_metadata::{
+    Group, GroupOffset, MetadataError, MetadataStore, PartitionInfo, Topic, Watermarks,
+};
+
+/// Creates topics, lists what there is, moves groups.
+///
+/// ```no_run
+/// # async fn example(store: std::sync::Arc<dyn streamhouse_metadata::MetadataStore>) -> streamhouse_client::Result<()> {
+/// let admin = streamhouse_client::Admin::new(store);
+/// admin.create_topic("orders", 4).await?;
+/// for partition in admin.describe_topic("orders").await?.partitions {
+///     println!("{}: {}", partition.partition, partition.watermarks.high_watermark);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Admin {
+    store: Arc<dyn MetadataStore>,
+}
+
+/// A topic and its partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicDescription {
+    /// The topic.
+    pub topic: Topic,
+    /// Its partitions, by number.
+    pub partitions: Vec<PartitionInfo>,
+}
+
+/// Where to move a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffsetTarget {
+    /// The first offset that can be read.
+    Earliest,
+    /// The high watermark: only what comes from now on.
+    Latest,
+    /// This offset.
+    Offset(u64),
+}
+
+impl OffsetTarget {
+    fn within(self, watermarks: Watermarks) -> u64 {
+        match self {
+            OffsetTarget::Earliest => watermarks.log_start,
+            OffsetTarget::Latest => watermarks.high_watermark,
+            OffsetTarget::Offset(offset) => offset,
+        }
+    }
+}
+
+impl FromStr for OffsetTarget {
+    type Err = ClientError;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "earliest" => Ok(OffsetTarget::Earliest),
+            "latest" => Ok(OffsetTarget::Latest),
+            number => number.parse().map(OffsetTarget::Offset).map_err(|_| {
+                ClientError::Invalid(format!(
+                    "{text:?} is no offset; use `earliest`, `latest` or a number from 0"
+                ))
+            }),
+        }
+    }
+}
+
+impl fmt::Display for OffsetTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OffsetTarget::Earliest => f.write_str("earliest"),
+            OffsetTarget::Latest => f.write_str("latest"),
+            OffsetTarget::Offset(offset) => write!(f, "{offset}"),
+        }
+    }
+}
+
+impl Admin {
+    /// Works on this metadata store.
+    pub fn new(store: Arc<dyn MetadataStore>) -> Self {
+        Self { store }
+    }
+
+    /// Creates a topic with partitions `0..partitions`.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when the name breaks the rules, is taken, or `partitions` is 0 or over
+    /// [`PARTITIONS_MAX`](streamhouse_core::limits::PARTITIONS_MAX).
+    pub async fn create_topic(&self, name: &str, partitions: u32) -> Result<Topic> {
+        Ok(self.store.create_topic(&TopicName::new(name)?, partitions).await?)
+    }
+
+    /// All topics, by name.
+    ///
+    /// # Errors
+    ///
+    /// When the metadata store cannot be read.
+    pub async fn topics(&self) -> Result<Vec<Topic>> {
+        Ok(self.store.topics().await?)
+    }
+
+    /// A topic, its partitions, and who writes each.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when there is no such topic.
+    pub async fn describe_topic(&self, name: &str) -> Result<TopicDescription> {
+        let name = TopicName::new(name)?;
+        let topic = self.store.topic(&name).await?;
+        let partitions = self.store.partitions(&name).await?;
+        Ok(TopicDescription { topic, partitions })
+    }
+
+    /// All groups, by name.
+    ///
+    /// # Errors
+    ///
+    /// When the metadata store cannot be read.
+    pub async fn groups(&self) -> Result<Vec<Group>> {
+        Ok(self.store.groups().await?)
+    }
+
+    /// Every partition the group has committed on, with its lag.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when the group has never committed.
+    pub async fn describe_group(&self, group: &str) -> Result<Vec<GroupOffset>> {
+        Ok(self.store.describe_group(&GroupId::new(group)?).await?)
+    }
+
+    /// How far a group is on every partition of a topic; also of a group that has not committed yet.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when there is no such topic.
+    pub async fn lag(&self, group: &str, topic: &str) -> Result<Vec<GroupOffset>> {
+        let partitions = self.partitions_of(topic, None).await?;
+        Ok(self.store.group_offsets(&GroupId::new(group)?, &partitions).await?)
+    }
+
+    /// Moves a group on one partition of a topic, or on all of them, in one transaction; gives the new offsets. A
+    /// consumer of the group that runs meanwhile keeps its position and overwrites this with its next commit: stop it
+    /// first.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when the topic or partition does not exist; `Invalid` when an offset lies outside of what can be read.
+    /// Nothing is changed then.
+    pub async fn reset_offsets(
+        &self,
+        group: &str,
+        topic: &str,
+        partition: Option<Partition>,
+        to: OffsetTarget,
+    ) -> Result<Vec<(TopicPartition, u64)>> {
+        let group = GroupId::new(group)?;
+        let partitions = self.partitions_of(topic, partition).await?;
+        let watermarks = self.store.watermarks(&partitions).await?;
+        let mut offsets = Vec::with_capacity(partitions.len());
+        for (partition, watermarks) in partitions.into_iter().zip(watermarks) {
+            let offset = to.within(watermarks);
+            if !(watermarks.log_start..=watermarks.high_watermark).contains(&offset) {
+                return Err(ClientError::Invalid(format!(
+                    "offset {offset} is outside of {partition}, which goes from {} to {}; use an offset between them",
+                    watermarks.log_start, watermarks.high_watermark
+                )));
+            }
+            offsets.push((partition, offset));
+        }
+        self.store.commit_offsets(&group, &offsets).await?;
+        Ok(offsets)
+    }
+
+    async fn partitions_of(&self, topic: &str, partition: Option<Partition>) -> Result<Vec<TopicPartition>> {
+        let topic = self.store.topic(&TopicName::new(topic)?).await?;
+        if let Some(partition) = partition.filter(|partition| *partition >= topic.partitions) {
+            let Topic { name, partitions, .. } = topic;
+            return Err(
+                MetadataError::PartitionNotFound { topic: name.to_string(), partition, partitions }.into()
+            );
+        }
+        let numbers = partition.map_or(0..topic.partitions, |only| only..only + 1);
+        Ok(numbers.map(|partition| TopicPartition { topic: topic.name.clone(), partition }).collect())
+    }
+}

@@ -1,0 +1,119 @@
+//! What can go wrong in a client.
+
+use std::{sync::Arc, time::Duration};
+use streamhouse_core::{ErrorKind, InvalidName, TopicPartition, batch::BatchError};
+use streamhouse_metadata::MetadataError;
+use streamhouse_storage::StorageError;
+
+/// Result of a client call.
+pub type Result<T, E = ClientError> = std::result::Result<T, E>;
+
+/// What went wrong and what to do. Clones are cheap: the records of a failed batch share one error.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A topic, group or client name breaks the rules.
+    #[error(transparent)]
+    InvalidName(#[from] InvalidName),
+    /// An argument or a setting is wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// The record cannot be encoded; most often it is over the limit.
+    #[error(transparent)]
+    Record(Arc<BatchError>),
+    /// The metadata store refused or failed.
+    #[error(transparent)]
+    Metadata(Arc<MetadataError>),
+    /// The consumer does not read this partition.
+    #[error("{0} is not among what this consumer reads; name its topic in `topics` and use a partition it has")]
+    NotSubscribed(String),
+    /// The producer's buffer stayed full.
+    #[error(
+        "the producer's buffer of {buffer_bytes} bytes stayed full for {waited:?}, so this record was not accepted. \
+         Send more slowly, raise `buffer_bytes`, or look at the agent: it acknowledges more slowly than records come"
+    )]
+    BufferFull {
+        /// The buffer's size.
+        buffer_bytes: usize,
+        /// How long `send()` waited.
+        waited: Duration,
+    },
+    /// A batch was not acknowledged within the delivery timeout.
+    #[error(
+        "a batch for {partition} was not acknowledged within {waited:?} ({cause}). It may or may not be stored. Look at \
+         the agent that leases the partition, then send the records again"
+    )]
+    DeliveryTimeout {
+        /// Where it was to go.
+        partition: TopicPartition,
+        /// The delivery timeout.
+        waited: Duration,
+        /// What the last attempt met.
+        cause: Arc<str>,
+    },
+    /// An agent refused a batch for good.
+    #[error("the agent refused a batch for {partition}: {message}")]
+    Refused {
+        /// Where it was to go.
+        partition: TopicPartition,
+        /// How to react.
+        kind: ErrorKind,
+        /// The agent's reason.
+        message: Arc<str>,
+    },
+    /// An earlier batch of the partition failed, and sending this one after it could reorder or repeat records.
+    #[error(
+        "a batch for {partition} was given up because the one before it failed ({cause}). It may or may not be stored. \
+         Send its records again once the cause is gone"
+    )]
+    Abandoned {
+        /// Where it was to go.
+        partition: TopicPartition,
+        /// What happened to the earlier batch.
+        cause: Arc<str>,
+    },
+    /// The producer or consumer was closed, or its runtime was shut down.
+    #[error("the client is closed; build a new one")]
+    Closed,
+    /// Object storage failed, or a segment did not pass its checks.
+    #[error("cannot read {partition} at offset {offset} from object {object}: {source}")]
+    Storage {
+        /// What was read.
+        partition: TopicPartition,
+        /// The offset wanted; the consumer's position is still there.
+        offset: u64,
+        /// The object.
+        object: Arc<str>,
+        /// What happened.
+        source: Arc<StorageError>,
+    },
+}
+
+impl ClientError {
+    /// How the caller should react.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            ClientError::InvalidName(_) | ClientError::Invalid(_) => ErrorKind::Invalid,
+            ClientError::Record(error) => error.kind(),
+            ClientError::Metadata(error) => error.kind(),
+            ClientError::NotSubscribed(_) => ErrorKind::NotFound,
+            ClientError::BufferFull { .. }
+            | ClientError::DeliveryTimeout { .. }
+            | ClientError::Abandoned { .. }
+            | ClientError::Closed => ErrorKind::Unavailable,
+            ClientError::Refused { kind, .. } => *kind,
+            ClientError::Storage { source, .. } => source.kind(),
+        }
+    }
+}
+
+impl From<MetadataError> for ClientError {
+    fn from(error: MetadataError) -> Self {
+        ClientError::Metadata(Arc::new(error))
+    }
+}
+
+impl From<BatchError> for ClientError {
+    fn from(error: BatchError) -> Self {
+        ClientError::Record(Arc::new(error))
+    }
+}

@@ -1,0 +1,161 @@
+//! A producer's settings.
+
+use crate::error::{ClientError, Result};
+use crate::producer::Producer;
+use std::{sync::Arc, time::Duration};
+use streamhouse_core::{
+    Clock, SystemClock,
+    batch::Compression,
+    limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, INSTANCE_ID_BYTES_MAX},
+};
+use streamhouse_metadata::MetadataStore;
+
+/// Bytes of a batch when not set: 128 KiB.
+const BATCH_BYTES: usize = 128 << 10;
+/// Records of a batch when not set: 16 384.
+const BATCH_RECORDS: usize = 16_384;
+/// Linger when not set: 1 ms.
+const LINGER: Duration = Duration::from_millis(1);
+/// Buffer when not set: 32 MiB.
+const BUFFER_BYTES: usize = 32 << 20;
+/// Delivery timeout when not set: 30 s.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Send timeout when not set: 10 s.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest linger and timeout that is accepted: an hour. Also what a latency may state at most.
+const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+/// Requests to one agent that wait for their answer when not set: 4.
+const REQUESTS_IN_FLIGHT: usize = 4;
+
+/// Configures a [`Producer`]. Only the metadata store must be set.
+pub struct ProducerBuilder {
+    metadata_store: Option<Arc<dyn MetadataStore>>,
+    clock: Arc<dyn Clock>,
+    client_id: Option<String>,
+    config: Config,
+}
+
+/// Checked settings.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) batch_bytes: usize,
+    pub(crate) batch_records: usize,
+    pub(crate) linger: Duration,
+    pub(crate) compression: Compression,
+    pub(crate) buffer_bytes: usize,
+    pub(crate) delivery_timeout: Duration,
+    pub(crate) send_timeout: Duration,
+    pub(crate) requests_in_flight: usize,
+}
+
+impl Default for ProducerBuilder {
+    fn default() -> Self {
+        Self {
+            metadata_store: None,
+            clock: Arc::new(SystemClock),
+            client_id: None,
+            config: Config {
+                batch_bytes: BATCH_BYTES,
+                batch_records: BATCH_RECORDS,
+                linger: LINGER,
+                compression: Compression::None,
+                buffer_bytes: BUFFER_BYTES,
+                delivery_timeout: DELIVERY_TIMEOUT,
+                send_timeout: SEND_TIMEOUT,
+                requests_in_flight: REQUESTS_IN_FLIGHT,
+            },
+        }
+    }
+}
+
+impl ProducerBuilder {
+    /// Where topics, leases and agents are found. An `Arc<SqliteMetadataStore>` can be passed as it is.
+    pub fn metadata_store(mut self, store: Arc<dyn MetadataStore>) -> Self {
+        self.metadata_store = Some(store);
+        self
+    }
+
+    /// The id in metrics and logs; 1 to 127 bytes. Default: the host's name and `-producer`.
+    pub fn client_id(mut self, id: impl Into<String>) -> Self {
+        self.client_id = Some(id.into());
+        self
+    }
+
+    /// A batch is sealed before it would exceed this many encoded bytes; a record over it gets a batch of its own.
+    /// Default 128 KiB, at most [`BATCH_BYTES_MAX`].
+    pub fn batch_bytes(mut self, bytes: usize) -> Self {
+        self.config.batch_bytes = bytes;
+        self
+    }
+
+    /// A batch is sealed at this many records. Default 16 384, at most [`BATCH_RECORDS_MAX`].
+    pub fn batch_records(mut self, records: usize) -> Self {
+        self.config.batch_records = records;
+        self
+    }
+
+    /// How long the first record of a batch waits for others. Default 1 ms. While the partition waits for an
+    /// acknowledgement, its next batch goes on collecting past this time.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.config.linger = linger;
+        self
+    }
+
+    /// How batches are compressed. Default: not at all.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.config.compression = compression;
+        self
+    }
+
+    /// Memory for records that are not acknowledged yet: encoded bytes and bookkeeping. Default 32 MiB. When it is full,
+    /// `send()` waits.
+    pub fn buffer_bytes(mut self, bytes: usize) -> Self {
+        self.config.buffer_bytes = bytes;
+        self
+    }
+
+    /// How long a record may take from `send()` to its acknowledgement, retries included, before it fails. Default 30 s.
+    pub fn delivery_timeout(mut self, timeout: Duration) -> Self {
+        self.config.delivery_timeout = timeout;
+        self
+    }
+
+    /// How long `send()` waits for room in the buffer before it fails. Default 10 s.
+    pub fn send_timeout(mut self, timeout: Duration) -> Self {
+        self.config.send_timeout = timeout;
+        self
+    }
+
+    /// Produce requests to one agent that may wait for their answer at one time. Default 4.
+    pub fn requests_in_flight(mut self, requests: usize) -> Self {
+        self.config.requests_in_flight = requests;
+        self
+    }
+
+    /// The clock that measures latency and dates records. Default: the system's.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Checks the settings, takes a producer id from the metadata store and starts the producer on the current tokio
+    /// runtime.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a setting out of its range; otherwise what the metadata store met.
+    pub async fn build(self) -> Result<Producer> {
+        self.config.check()?;
+        let _ = (self.metadata_store, self.client_id, INSTANCE_ID_BYTES_MAX, TIMEOUT_MAX);
+        unimplemented!()
+    }
+}
+
+impl Config {
+    fn check(&self) -> Result<()> {
+        if self.batch_bytes > BATCH_BYTES_MAX || self.batch_records > BATCH_RECORDS_MAX {
+            return Err(ClientError::Invalid(String::new()));
+        }
+        Ok(())
+    }
+}
