@@ -1,0 +1,182 @@
+//! What feeds the catalog: which metrics a site counts into, and which one a gauge of the state page is.
+
+use crate::{Metric, catalog};
+use streamhouse_abi::Site;
+use streamhouse_abi::page::Gauge;
+
+/// The metrics that the sums of one site become.
+#[derive(Clone, Copy, Debug)]
+pub struct SiteMetrics {
+    /// Records of operations that succeeded.
+    pub records: Option<&'static Metric>,
+    /// Bytes of operations that succeeded.
+    pub bytes: Option<&'static Metric>,
+    /// What failed, by status.
+    pub errors: Option<(Counted, &'static Metric)>,
+    /// Operations by status, those that succeeded included.
+    pub operations: Option<&'static Metric>,
+    /// Duration of what succeeded.
+    pub duration: &'static Metric,
+    /// Records and bytes per operation that succeeded.
+    pub sizes: Option<(&'static Metric, &'static Metric)>,
+}
+
+/// What an error counter counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// The records of the failed operations.
+    Records,
+    /// The failed operations.
+    Operations,
+}
+
+/// The metrics of a site.
+pub fn of_site(site: Site) -> SiteMetrics {
+    use catalog as c;
+    let only = |duration| SiteMetrics {
+        records: None,
+        bytes: None,
+        errors: None,
+        operations: None,
+        duration,
+        sizes: None,
+    };
+    match site {
+        Site::Send => SiteMetrics {
+            records: Some(&c::PRODUCER_RECORDS_SENT),
+            bytes: Some(&c::PRODUCER_BYTES_SENT),
+            errors: Some((Counted::Records, &c::PRODUCER_SEND_ERRORS)),
+            ..only(&c::PRODUCER_SEND_DURATION)
+        },
+        Site::Flush => SiteMetrics {
+            errors: Some((Counted::Operations, &c::PRODUCER_BATCH_FLUSH_ERRORS)),
+            sizes: Some((&c::PRODUCER_BATCH_SIZE_RECORDS, &c::PRODUCER_BATCH_SIZE_BYTES)),
+            ..only(&c::PRODUCER_BATCH_FLUSH_DURATION)
+        },
+        Site::Poll => SiteMetrics {
+            records: Some(&c::CONSUMER_RECORDS_CONSUMED),
+            bytes: Some(&c::CONSUMER_BYTES_CONSUMED),
+            errors: Some((Counted::Operations, &c::CONSUMER_POLL_ERRORS)),
+            ..only(&c::CONSUMER_POLL_DURATION)
+        },
+        Site::Write => SiteMetrics {
+            records: Some(&c::AGENT_RECORDS_WRITTEN),
+            bytes: Some(&c::AGENT_BYTES_WRITTEN),
+            errors: Some((Counted::Records, &c::AGENT_WRITE_ERRORS)),
+            ..only(&c::AGENT_WRITE_LATENCY)
+        },
+        Site::Object => SiteMetrics {
+            bytes: Some(&c::OBJECT_STORE_BYTES),
+            operations: Some(&c::OBJECT_STORE_OPERATIONS),
+            ..only(&c::OBJECT_STORE_DURATION)
+        },
+        Site::Commit => SiteMetrics {
+            errors: Some((Counted::Operations, &c::AGENT_COMMIT_ERRORS)),
+            ..only(&c::AGENT_COMMIT_DURATION)
+        },
+    }
+}
+
+/// The metric of a gauge of the state page, and how its values become the metric's.
+#[derive(Clone, Copy, Debug)]
+pub struct GaugeMetric {
+    /// The metric.
+    pub metric: &'static Metric,
+    /// The page's value divided by this is the metric's.
+    pub divisor: u64,
+    /// How several slots with equal labels become one series.
+    pub merge: Merge,
+}
+
+/// How slots with equal labels, of one or several processes, become one series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// The values of running processes are added: each holds a part. Nothing is left of a process that has gone.
+    AddLive,
+    /// The values are added and kept when their process goes: a counter.
+    AddAll,
+    /// The latest update wins, and one of a running process wins over one that has gone.
+    Latest,
+}
+
+/// The metric of a gauge.
+pub fn of_gauge(gauge: Gauge) -> GaugeMetric {
+    use catalog as c;
+    let (metric, divisor, merge) = match gauge {
+        Gauge::ProducerPendingRecords => (&c::PRODUCER_PENDING_RECORDS, 1, Merge::AddLive),
+        Gauge::ConsumerLagRecords => (&c::CONSUMER_LAG_RECORDS, 1, Merge::Latest),
+        Gauge::ConsumerLagMilliseconds => (&c::CONSUMER_LAG_SECONDS, 1000, Merge::Latest),
+        Gauge::ConsumerLastCommittedOffset => (&c::CONSUMER_LAST_COMMITTED_OFFSET, 1, Merge::Latest),
+        Gauge::ConsumerCurrentOffset => (&c::CONSUMER_CURRENT_OFFSET, 1, Merge::Latest),
+        Gauge::AgentActivePartitions => (&c::AGENT_ACTIVE_PARTITIONS, 1, Merge::AddLive),
+        Gauge::AgentActiveConnections => (&c::AGENT_ACTIVE_CONNECTIONS, 1, Merge::AddLive),
+        Gauge::AgentLeaseRenewals => (&c::AGENT_LEASE_RENEWALS, 1, Merge::AddAll),
+        Gauge::AgentReady => (&c::AGENT_READY, 1, Merge::AddLive),
+    };
+    GaugeMetric { metric, divisor, merge }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Kind, Label, Unit};
+    use std::collections::HashSet;
+
+    /// Every metric that a site feeds.
+    fn fed(metrics: SiteMetrics) -> Vec<&'static Metric> {
+        let SiteMetrics { records, bytes, errors, operations, duration, sizes } = metrics;
+        let mut all = vec![duration];
+        all.extend(records.into_iter().chain(bytes).chain(operations).chain(errors.map(|(_, metric)| metric)));
+        all.extend(sizes.into_iter().flat_map(|(records, bytes)| [records, bytes]));
+        all
+    }
+
+    #[test]
+    fn each_site_feeds_metrics_of_the_right_type() {
+        for site in Site::ALL {
+            let metrics = of_site(site);
+            assert_eq!((metrics.duration.kind, metrics.duration.unit), (Kind::Histogram, Unit::Seconds));
+            for counter in [metrics.records, metrics.bytes, metrics.operations].into_iter().flatten() {
+                assert_eq!(counter.kind, Kind::Counter, "{}", counter.name);
+            }
+            assert!(
+                metrics.errors.is_some() || metrics.operations.is_some(),
+                "failures of {} would be counted nowhere",
+                site.name()
+            );
+            for by_status in metrics.errors.map(|(_, metric)| metric).into_iter().chain(metrics.operations) {
+                assert!(by_status.labels.contains(&Label::Status), "{}", by_status.name);
+            }
+        }
+    }
+
+    #[test]
+    fn no_metric_has_two_sources() {
+        let mut seen = HashSet::new();
+        let sites = Site::ALL.into_iter().flat_map(|site| fed(of_site(site)));
+        let gauges = Gauge::ALL.into_iter().map(|gauge| of_gauge(gauge).metric);
+        for metric in sites.chain(gauges) {
+            assert!(seen.insert(metric.name), "{}", metric.name);
+            assert!(catalog::ALL.iter().any(|known| known.name == metric.name), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn every_metric_of_the_log_has_a_source() {
+        let sites = Site::ALL.into_iter().flat_map(|site| fed(of_site(site)));
+        let gauges = Gauge::ALL.into_iter().map(|gauge| of_gauge(gauge).metric);
+        let fed: HashSet<_> = sites.chain(gauges).map(|metric| metric.name).collect();
+        for metric in catalog::ALL {
+            let own = metric.name.starts_with("streamhouse_probe_") || metric.name == "streamhouse_process_up";
+            assert!(own || fed.contains(metric.name), "nothing feeds {}", metric.name);
+        }
+    }
+
+    #[test]
+    fn counters_of_the_page_are_kept_and_gauges_are_not_added_up_for_ever() {
+        for gauge in Gauge::ALL {
+            let GaugeMetric { metric, merge, .. } = of_gauge(gauge);
+            assert_eq!(metric.kind == Kind::Counter, merge == Merge::AddAll, "{}", metric.name);
+        }
+    }
+}
