@@ -6,6 +6,8 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 pub const BATCH_RECORDS_MAX: usize = 1 << 16;
 /// Largest record (key, value and headers): with its framing it fits a batch of its own.
 pub const RECORD_BYTES_MAX: usize = BATCH_BYTES_MAX - 4096;
+/// Most headers of a record: decoded, each takes many times the two bytes it needs encoded.
+pub const RECORD_HEADERS_MAX: usize = 4096;
 /// Most batch bytes in one produce request.
 pub const REQUEST_BYTES_MAX: usize = 8 << 20;
 /// Largest gRPC message either side accepts: a full request and its framing.
@@ -22,3 +24,6 @@ pub const PARTITIONS_MAX: u32 = 10_000;
 pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
 /// Batches of one producer and partition that may wait or be in flight, and that the duplicate check remembers.
 pub const IDEMPOTENCE_WINDOW: usize = 5;
+/// Largest content of a compressed batch that a reader unpacks. Our builder stays below [`BATCH_BYTES_MAX`] before
+/// compression; other writers may pack more, and 16 MiB is what a reader can lose to a batch made to exhaust it.
+pub const BATCH_DECOMPRESSED_BYTES_MAX: usize = 16 << 20;
