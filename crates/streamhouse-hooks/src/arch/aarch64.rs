@@ -1,0 +1,51 @@
+//! Sites on aarch64.
+
+/// Emits a site: the nop, and the note that tells tracers where it, its semaphore and its arguments are.
+///
+/// What the x86-64 twin of this macro says about options and sections holds here too; there is no red zone, and the
+/// kernel traps on a breakpoint instead of calling.
+macro_rules! emit {
+    ($name:literal, $semaphore:ident, [$a0:expr, $a1:expr, $a2:expr, $a3:expr, $a4:expr, $a5:expr]) => {
+        // SAFETY: the bytes are a nop, and whatever a tracer makes of them keeps every register and all memory but the
+        // stack below the stack pointer, which is free here. The rest is data in sections of its own.
+        unsafe {
+            std::arch::asm!(
+                "990: .byte {b0}, {b1}, {b2}, {b3}",
+                ".pushsection .note.stapsdt, \"?\", \"note\"",
+                ".balign 4",
+                ".4byte 992f-991f, 994f-993f, 3",
+                "991: .asciz \"stapsdt\"",
+                "992: .balign 4",
+                "993: .8byte 990b",
+                ".8byte _.stapsdt.base",
+                ".8byte {semaphore}",
+                ".asciz \"streamhouse\"",
+                concat!(".asciz \"", $name, "\""),
+                ".asciz \"8@x0 8@x1 8@x2 8@x3 8@x4 8@x5\"",
+                "994: .balign 4",
+                ".popsection",
+                ".ifndef _.stapsdt.base",
+                ".pushsection .stapsdt.base, \"aG\", \"progbits\", .stapsdt.base, comdat",
+                ".weak _.stapsdt.base",
+                ".hidden _.stapsdt.base",
+                "_.stapsdt.base: .space 1",
+                ".size _.stapsdt.base, 1",
+                ".popsection",
+                ".endif",
+                b0 = const streamhouse_abi::SITE_NOP[0],
+                b1 = const streamhouse_abi::SITE_NOP[1],
+                b2 = const streamhouse_abi::SITE_NOP[2],
+                b3 = const streamhouse_abi::SITE_NOP[3],
+                semaphore = sym $semaphore,
+                in("x0") $a0,
+                in("x1") $a1,
+                in("x2") $a2,
+                in("x3") $a3,
+                in("x4") $a4,
+                in("x5") $a5,
+            )
+        }
+    };
+}
+
+const _: () = assert!(streamhouse_abi::SITE_NOP.len() == 4);

@@ -1,0 +1,31 @@
+//! Whether anyone looks, and what the kernel needs to see what a site points to.
+
+use crate::arch::Semaphore;
+use streamhouse_abi::UNTIMED;
+use tracing::Level;
+
+/// Whether a tracer is attached or `tracing` listens at `level`: a load and an untaken branch each.
+#[inline(always)]
+pub(crate) fn at(semaphore: &Semaphore, level: Level) -> bool {
+    !cfg!(feature = "disabled") && (semaphore.is_on() || tracing::level_enabled!(level))
+}
+
+/// The duration for a `tracing` event: the field is left out when there is none.
+pub(crate) fn timed(duration_ns: u64) -> Option<u64> {
+    (duration_ns != UNTIMED).then_some(duration_ns)
+}
+
+/// The address of a value whose pages are all resident, as far as one may say so of user memory.
+///
+/// The program at a site cannot fault a page in, it would get an error instead. Nothing here is longer than a page,
+/// so the first and the last byte are in all pages there are.
+pub(crate) fn touched<T>(value: &T) -> *const T {
+    const { assert!(size_of::<T>() > 0 && size_of::<T>() <= 4096) };
+    let first: *const u8 = std::ptr::from_ref(value).cast();
+    // SAFETY: both addresses are inside `value`, which is borrowed.
+    unsafe {
+        first.read_volatile();
+        first.add(size_of::<T>() - 1).read_volatile();
+    }
+    value
+}

@@ -1,0 +1,166 @@
+//! Who and where: what the first argument of a site points to.
+
+use crate::page::{self, Gauge};
+use crate::{GaugeId, Role, look, process, text};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::ffi::CStr;
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use streamhouse_abi::limits::{GROUP_BYTES_MAX, INSTANCE_ID_BYTES_MAX, TOPIC_BYTES_MAX};
+use streamhouse_abi::{Owner, Scope as Layouts, ScopeHead};
+
+/// One agent, producer or consumer. Cheap to clone.
+#[derive(Clone)]
+pub struct Instance {
+    role: Role,
+    owner: Arc<Owner>,
+}
+
+impl Instance {
+    /// Names an agent, producer or consumer, and makes the process's state page if it has none yet.
+    ///
+    /// `group` is a consumer's group, else empty. Strings are cut at the first NUL and, between characters, at the
+    /// limits of [`streamhouse_abi::limits`]. Never fails: where a page cannot be made, gauges go nowhere.
+    pub fn new(role: Role, instance_id: &str, group: &str) -> Instance {
+        let mut owner =
+            Owner { instance_id: [0; INSTANCE_ID_BYTES_MAX + 1], group: [0; GROUP_BYTES_MAX + 1] };
+        text::store(&mut owner.instance_id, instance_id);
+        text::store(&mut owner.group, group);
+        let instance = Instance { role, owner: Arc::new(owner) };
+        page::current(role, instance.instance_id());
+        instance
+    }
+
+    /// A scope of this instance, for the events of one partition; of a whole topic with `None`, of the instance itself
+    /// with an empty topic besides. Make it once and keep it as long as what it describes: each is a row of its own in
+    /// the kernel's maps.
+    pub fn scope(&self, topic: &str, partition: Option<u32>) -> Scope {
+        Scope::new(self, topic, partition)
+    }
+
+    /// Publishes a gauge on the process's state page, until it is dropped. It does nothing when the page is full (which
+    /// the page counts) or could not be made.
+    pub fn gauge(&self, gauge: GaugeId, topic: &str, partition: Option<u32>) -> Gauge {
+        let labels = page::Labels { instance_id: self.instance_id(), group: self.group(), topic, partition };
+        page::current(self.role, labels.instance_id)
+            .map_or_else(Gauge::default, |page| page.gauge(gauge, labels))
+    }
+
+    fn instance_id(&self) -> &str {
+        text::load(&self.owner.instance_id)
+    }
+
+    fn group(&self) -> &str {
+        text::load(&self.owner.group)
+    }
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Instance");
+        debug.field("role", &self.role).field("instance_id", &self.instance_id());
+        debug.field("group", &self.group()).finish()
+    }
+}
+
+/// What an event is about: the memory that a site's first argument points to, and a share of its [`Instance`].
+///
+/// One allocation: a [`ScopeHead`], then the topic and its NUL. The handle is one pointer, for there is a scope for
+/// every partition.
+pub struct Scope {
+    head: NonNull<ScopeHead>,
+}
+
+// SAFETY: the memory is written before the scope exists and never again; it is freed by the last owner's drop, and the
+// `Arc` it holds a count of is of plain bytes, which may be shared and sent.
+unsafe impl Send for Scope {}
+// SAFETY: as above.
+unsafe impl Sync for Scope {}
+
+impl Scope {
+    fn new(instance: &Instance, topic: &str, partition: Option<u32>) -> Scope {
+        let topic = text::cut(topic, TOPIC_BYTES_MAX);
+        let head = ScopeHead {
+            nonce: process::current().nonce,
+            scope_id: process::next_scope_id(),
+            owner: Arc::into_raw(Arc::clone(&instance.owner)).expose_provenance() as u64,
+            partition: partition.unwrap_or(Layouts::NO_PARTITION),
+            role: instance.role as u32,
+        };
+        let layout = layout(topic.len());
+        // SAFETY: the layout is not empty, and large enough for the head, the topic and the NUL that are written.
+        unsafe {
+            let start = alloc(layout);
+            let Some(at) = NonNull::new(start.cast::<ScopeHead>()) else { handle_alloc_error(layout) };
+            at.write(head);
+            let text = start.add(Layouts::TOPIC_OFFSET);
+            text.copy_from_nonoverlapping(topic.as_ptr(), topic.len());
+            text.add(topic.len()).write(0);
+            Scope { head: at }
+        }
+    }
+
+    fn head(&self) -> &ScopeHead {
+        // SAFETY: written in `new`, freed only in `drop`, never changed.
+        unsafe { self.head.as_ref() }
+    }
+
+    fn owner(&self) -> *const Owner {
+        std::ptr::with_exposed_provenance(self.head().owner as usize)
+    }
+
+    fn topic_c(&self) -> &CStr {
+        // SAFETY: `new` wrote a topic without NULs and a NUL there.
+        unsafe { CStr::from_ptr(self.head.as_ptr().cast::<u8>().add(Layouts::TOPIC_OFFSET).cast()) }
+    }
+
+    /// The topic; empty when the scope is the whole instance.
+    pub fn topic(&self) -> &str {
+        // SAFETY: `new` took it from a str.
+        unsafe { std::str::from_utf8_unchecked(self.topic_c().to_bytes()) }
+    }
+
+    /// The partition, if the scope is of one.
+    pub fn partition(&self) -> Option<u32> {
+        let partition = self.head().partition;
+        (partition != Layouts::NO_PARTITION).then_some(partition)
+    }
+
+    /// What a site passes, with every page of it resident. Reading up to the NUL touches the whole topic.
+    pub(crate) fn touched(&self) -> *const u8 {
+        look::touched(self.head());
+        // SAFETY: `new` stored a count of an `Arc`, which only `drop` gives back.
+        look::touched(unsafe { &*self.owner() });
+        let topic = self.topic_c().to_bytes_with_nul();
+        if let Some(nul) = topic.last() {
+            look::touched(nul);
+        }
+        topic.as_ptr()
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        let layout = layout(self.topic_c().count_bytes());
+        // SAFETY: `new` took the count out of an `Arc<Owner>` and allocated with this very layout.
+        unsafe {
+            drop(Arc::from_raw(self.owner()));
+            dealloc(self.head.as_ptr().cast(), layout);
+        }
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Scope");
+        debug.field("topic", &self.topic()).field("partition", &self.partition());
+        debug.field("scope_id", &self.head().scope_id).finish()
+    }
+}
+
+/// The layout of a scope with a topic of `topic_bytes`, which `text::cut` has bounded.
+fn layout(topic_bytes: usize) -> Layout {
+    let head = Layout::new::<ScopeHead>();
+    Layout::from_size_align(head.size() + topic_bytes + 1, head.align()).expect("a few hundred bytes")
+}
