@@ -45,7 +45,18 @@ pub enum MetadataError {
     /// The database is busy or was interrupted; nothing was changed.
     #[error("the metadata store is busy ({0}); try again")]
     Busy(#[source] sqlx::Error),
-    /// The database cannot be used.
+    /// The file at `path` cannot be used as it is; nothing was changed.
+    #[error("the metadata store {path} {problem} ({source})")]
+    Unusable {
+        /// The file.
+        path: String,
+        /// What is wrong and what to do, as the rest of a sentence that begins with the path.
+        problem: &'static str,
+        /// What the system said.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The database failed in a way that has no better name here; nothing was changed.
     #[error("the metadata store failed: {0}; check its path, permissions and free space")]
     Unavailable(#[source] sqlx::Error),
     /// The outcome of a commit is unknown: it may have happened.
@@ -66,7 +77,9 @@ impl MetadataError {
             | MetadataError::PartitionNotFound { .. }
             | MetadataError::GroupNotFound(_) => ErrorKind::NotFound,
             MetadataError::TopicExists(_) | MetadataError::Invalid(_) => ErrorKind::Invalid,
-            MetadataError::AgentRuns { .. } | MetadataError::Unavailable(_) => ErrorKind::Unavailable,
+            MetadataError::AgentRuns { .. }
+            | MetadataError::Unusable { .. }
+            | MetadataError::Unavailable(_) => ErrorKind::Unavailable,
             MetadataError::Busy(_) | MetadataError::Unknown(_) => ErrorKind::Retry,
             MetadataError::Corrupt(_) => ErrorKind::Corrupt,
         }

@@ -168,7 +168,8 @@ pub struct GroupOffset {
     pub committed: Option<u64>,
     /// Where the partition stands.
     pub watermarks: Watermarks,
-    /// High watermark minus committed offset (log start when there is none).
+    /// Records from the committed offset (from the log start, when there is none or retention has passed it) to the high
+    /// watermark.
     pub lag_records: u64,
     /// Database time minus the commit time of the segment that holds the first record not committed; zero when there
     /// is none.

@@ -39,7 +39,7 @@ pub trait Agents: Send + Sync {
     /// Says the agent lives. `Invalid` when it is not registered.
     async fn heartbeat(&self, agent: &AgentId) -> Result<()>;
 
-    /// Forgets the agent.
+    /// Forgets the agent and gives its leases back. An agent that is not registered is no error.
     async fn deregister_agent(&self, agent: &AgentId) -> Result<()>;
 
     /// All registered agents, by id.
@@ -54,10 +54,18 @@ pub trait Agents: Send + Sync {
 pub trait Leases: Send + Sync {
     /// Grants the agent, in one transaction, up to `max` partitions that have no unexpired lease. Each grant raises the
     /// partition's epoch.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when the agent is not registered, or `term` is not from 1 ms to 1 day.
     async fn acquire_leases(&self, agent: &AgentId, term: Duration, max: u32) -> Result<Vec<Lease>>;
 
-    /// Extends the agent's leases to a full term from now, in one transaction; gives those that still hold. A lease
-    /// that has expired, or is of another epoch, is never renewed.
+    /// Lets the agent's leases end a full term from now, in one transaction; gives those that still hold, in any order.
+    /// A lease that has expired, or is of another epoch, is never renewed.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when `term` is not from 1 ms to 1 day.
     async fn renew_leases(
         &self,
         agent: &AgentId,
@@ -78,15 +86,18 @@ pub trait Leases: Send + Sync {
 pub trait Segments: Send + Sync {
     /// Commits a flush in one transaction: each range whose lease is the agent's, unexpired and of the stated epoch, and
     /// whose base offset is the high watermark, moves its high watermark (invariants 1 and 2); every other range is
-    /// `Fenced` and left out. One outcome a range, in order.
+    /// `Fenced` and left out. One outcome a range, in order. A segment that was committed already is not committed again:
+    /// its outcome is given as [`flush_outcome`](Self::flush_outcome) has it.
     ///
     /// # Errors
+    ///
+    /// `Invalid` for a flush that breaks the rules of [`Flush`] and [`FlushRange`], whoever holds the leases.
     ///
     /// `Unknown` when the commit may or may not have happened: ask [`flush_outcome`](Self::flush_outcome). Every other
     /// error: nothing happened.
     async fn commit_flush(&self, flush: &Flush) -> Result<Vec<RangeOutcome>>;
 
-    /// What became of a flush: one outcome a range, in the order of `flush.ranges`; `None` when it was never committed
+    /// What became of a flush, once no commit of it is under way on this store: one outcome a range, in the order of `flush.ranges`; `None` when it was never committed
     /// (not even with every range fenced).
     async fn flush_outcome(&self, flush: &Flush) -> Result<Option<Vec<RangeOutcome>>>;
 
@@ -105,11 +116,11 @@ pub trait Groups: Send + Sync {
     ///
     /// # Errors
     ///
-    /// `PartitionNotFound`; `Invalid` for an offset above the high watermark.
+    /// `TopicNotFound`, `PartitionNotFound`; `Invalid` for an offset above the high watermark.
     async fn commit_offsets(&self, group: &GroupId, offsets: &[(TopicPartition, u64)]) -> Result<()>;
 
-    /// How far the group is on each of the partitions, in the order asked. A group that never committed has no
-    /// committed offsets; that is no error.
+    /// How far the group is on each of the partitions, in the order asked; `TopicNotFound` or `PartitionNotFound` for the
+    /// first that does not exist. A group that never committed has no committed offsets; that is no error.
     async fn group_offsets(&self, group: &GroupId, partitions: &[TopicPartition])
     -> Result<Vec<GroupOffset>>;
 

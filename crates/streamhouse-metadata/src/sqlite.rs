@@ -1,5 +1,0 @@
-//! SQLite.
-/// x
-pub struct AgentLock;
-/// x
-pub struct SqliteMetadataStore;

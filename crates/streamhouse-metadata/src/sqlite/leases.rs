@@ -1,0 +1,192 @@
+//! Leases. A lease is its partition's row: holder, epoch and the time it ends.
+
+use super::agents::not_registered;
+use super::topics::watermarks;
+use super::{SqliteMetadataStore, json, now_ms, stored_partition, term_ms, unsigned};
+use crate::error::{MetadataError, Result};
+use crate::model::{Lease, ProducerState, SequencedBatch};
+use crate::store::Leases;
+use async_trait::async_trait;
+use sqlx::SqliteConnection;
+use std::collections::HashMap;
+use std::time::Duration;
+use streamhouse_core::{AgentId, TopicPartition};
+
+/// How long the duplicate check remembers a producer that writes nothing. It can only forget when a partition changes
+/// hands, so that no agent has a window the store has not.
+const PRODUCER_SILENCE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Whether the agent is known, and whether there is anything to grant: asked without the write lock, because agents ask
+/// all the time and mostly there is nothing.
+const SELECT_GRANTABLE: &str = concat!(
+    "SELECT (SELECT id FROM agents WHERE name = ?1),
+            EXISTS (SELECT 1 FROM partitions WHERE expires_ms <= ",
+    now_ms!(),
+    ")"
+);
+
+const GRANT: &str = concat!(
+    "UPDATE partitions
+    SET agent_id = ?1, epoch = epoch + 1, expires_ms = ?2 + ",
+    now_ms!(),
+    " WHERE (topic_id, partition) IN (
+        SELECT topic_id, partition FROM partitions WHERE expires_ms <= ",
+    now_ms!(),
+    " ORDER BY topic_id, partition LIMIT ?3)
+    RETURNING topic_id, partition, epoch, log_start, high_watermark,
+              (SELECT name FROM topics WHERE id = topic_id)"
+);
+
+const FORGET_SILENT_PRODUCERS: &str = concat!(
+    "DELETE FROM producers
+    WHERE updated_ms < ",
+    now_ms!(),
+    " - ?2 AND (topic_id, partition) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))"
+);
+
+const SELECT_PRODUCERS: &str = "
+    SELECT j.key, p.producer_id, p.batches
+    FROM json_each(?1) AS j
+    CROSS JOIN producers p ON p.topic_id = j.value ->> 0 AND p.partition = j.value ->> 1
+    ORDER BY j.key, p.producer_id";
+
+const RENEW: &str = concat!(
+    "UPDATE partitions
+    SET expires_ms = ?2 + ",
+    now_ms!(),
+    " FROM (SELECT t.id AS topic_id, j.value ->> 1 AS partition, j.value ->> 2 AS epoch
+            FROM json_each(?1) AS j CROSS JOIN topics t ON t.name = j.value ->> 0) AS asked
+    WHERE partitions.topic_id = asked.topic_id
+      AND partitions.partition = asked.partition
+      AND partitions.epoch = asked.epoch
+      AND partitions.agent_id = (SELECT id FROM agents WHERE name = ?3)
+      AND partitions.expires_ms > ",
+    now_ms!(),
+    " RETURNING (SELECT name FROM topics WHERE id = topic_id), partition"
+);
+
+/// Takes the agent's leases away; no other statement may leave a lease without its holder.
+pub(super) const RELEASE: &str = "
+    UPDATE partitions SET agent_id = NULL, expires_ms = 0
+    WHERE agent_id = (SELECT id FROM agents WHERE name = ?1)";
+
+const EXPIRE_ALL: &str = "UPDATE partitions SET agent_id = NULL, expires_ms = 0 WHERE agent_id IS NOT NULL";
+
+#[async_trait]
+impl Leases for SqliteMetadataStore {
+    async fn acquire_leases(&self, agent: &AgentId, term: Duration, max: u32) -> Result<Vec<Lease>> {
+        let term_ms = term_ms(term)?;
+        let (id, any): (Option<i64>, bool) = sqlx::query_as(SELECT_GRANTABLE)
+            .bind(agent.as_str())
+            .fetch_one(&self.readers)
+            .await
+            .map_err(|error| self.failed(error))?;
+        let id = id.ok_or_else(|| not_registered(agent))?;
+        if !any || max == 0 {
+            return Ok(Vec::new());
+        }
+        let mut transaction = self.begin().await?;
+        let rows: Vec<Granted> = sqlx::query_as(GRANT)
+            .bind(id)
+            .bind(term_ms)
+            .bind(max)
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(|error| self.failed(error))?;
+        let mut producers = self.producers(&mut transaction, &rows).await?;
+        self.commit(transaction).await?;
+        rows.into_iter()
+            .enumerate()
+            .map(|(index, (_, partition, epoch, log_start, high_watermark, topic))| {
+                Ok(Lease {
+                    partition: stored_partition(&topic, partition)?,
+                    epoch: unsigned(epoch)?,
+                    watermarks: watermarks(log_start, high_watermark)?,
+                    producers: producers.remove(&index).unwrap_or_default(),
+                })
+            })
+            .collect()
+    }
+
+    async fn renew_leases(
+        &self,
+        agent: &AgentId,
+        leases: &[(TopicPartition, u64)],
+        term: Duration,
+    ) -> Result<Vec<TopicPartition>> {
+        let term_ms = term_ms(term)?;
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked: Vec<_> =
+            leases.iter().map(|(at, epoch)| (at.topic.as_str(), at.partition, epoch)).collect();
+        let mut transaction = self.begin().await?;
+        let rows: Vec<(String, i64)> = sqlx::query_as(RENEW)
+            .bind(json(&asked))
+            .bind(term_ms)
+            .bind(agent.as_str())
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(|error| self.failed(error))?;
+        self.commit(transaction).await?;
+        rows.iter().map(|(topic, partition)| stored_partition(topic, *partition)).collect()
+    }
+
+    async fn release_leases(&self, agent: &AgentId) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        sqlx::query(RELEASE)
+            .bind(agent.as_str())
+            .execute(&mut *transaction)
+            .await
+            .map_err(|error| self.failed(error))?;
+        self.commit(transaction).await
+    }
+
+    async fn expire_all_leases(&self) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        sqlx::query(EXPIRE_ALL).execute(&mut *transaction).await.map_err(|error| self.failed(error))?;
+        self.commit(transaction).await
+    }
+}
+
+/// Topic id, partition, epoch, log start, high watermark, topic.
+type Granted = (i64, i64, i64, i64, i64, String);
+
+impl SqliteMetadataStore {
+    /// The producers of the granted partitions, by the position of the grant.
+    async fn producers(
+        &self,
+        connection: &mut SqliteConnection,
+        granted: &[Granted],
+    ) -> Result<HashMap<usize, Vec<ProducerState>>> {
+        let partitions: Vec<_> = granted.iter().map(|row| (row.0, row.1)).collect();
+        let partitions = json(&partitions);
+        sqlx::query(FORGET_SILENT_PRODUCERS)
+            .bind(&partitions)
+            .bind(i64::try_from(PRODUCER_SILENCE_MAX.as_millis()).expect("a day fits"))
+            .execute(&mut *connection)
+            .await
+            .map_err(|error| self.failed(error))?;
+        let rows: Vec<(i64, i64, String)> = sqlx::query_as(SELECT_PRODUCERS)
+            .bind(&partitions)
+            .fetch_all(connection)
+            .await
+            .map_err(|error| self.failed(error))?;
+        let mut producers: HashMap<usize, Vec<ProducerState>> = HashMap::new();
+        for (index, producer_id, batches) in rows {
+            let state = ProducerState { producer_id: unsigned(producer_id)?, batches: window(&batches)? };
+            producers.entry(unsigned(index)?).or_default().push(state);
+        }
+        Ok(producers)
+    }
+}
+
+/// A producer's window as it is stored.
+fn window(stored: &str) -> Result<Vec<SequencedBatch>> {
+    let batches: Vec<(i32, u32, u64)> = serde_json::from_str(stored)
+        .map_err(|error| MetadataError::Corrupt(format!("a producer's window {stored:?}: {error}")))?;
+    Ok(batches
+        .into_iter()
+        .map(|(base_sequence, records, base_offset)| SequencedBatch { base_sequence, records, base_offset })
+        .collect())
+}

@@ -1,0 +1,172 @@
+//! The embedded store: one SQLite file, shared by every process on the machine that uses it.
+//!
+//! Write-ahead logging lets readers go on while somebody writes; a handle has one writing connection and a few that only
+//! read. Every write is a `BEGIN IMMEDIATE` transaction: it has the file's write lock before it reads, so what it
+//! checked still holds when it commits.
+//!
+//! Lists travel as one JSON parameter (`json_each`): a statement is prepared once and runs once, however many partitions.
+
+mod agents;
+mod errors;
+mod groups;
+mod leases;
+mod lock;
+mod open;
+mod segments;
+mod topics;
+
+pub use lock::AgentLock;
+
+use crate::error::{MetadataError, Result};
+use serde::Serialize;
+use sqlx::{Sqlite, SqlitePool, Transaction};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use streamhouse_core::{TopicName, TopicPartition};
+
+/// How long a write waits for the file's write lock, which one process at a time holds, before it is `Busy`.
+const WRITE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Pause between two attempts to get the write lock: shorter than a commit takes on a slow disk.
+const WRITE_RETRY_PAUSE: Duration = Duration::from_millis(2);
+
+/// Database time in milliseconds since 1970, as SQL. One value within one statement.
+macro_rules! now_ms {
+    () => {
+        "CAST(round(unixepoch('now', 'subsec') * 1000) AS INTEGER)"
+    };
+}
+pub(crate) use now_ms;
+
+/// A metadata store in one SQLite file. Clones share the connections.
+///
+/// Several processes may have the same file open; agents keep each other out with [`lock_agent`](Self::lock_agent).
+///
+/// ```no_run
+/// # async fn example() -> streamhouse_metadata::Result<()> {
+/// use streamhouse_metadata::{SqliteMetadataStore, Topics};
+///
+/// let store = SqliteMetadataStore::new("streamhouse/metadata.db").await?;
+/// store.create_topic(&"orders".parse().expect("a valid name"), 3).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct SqliteMetadataStore {
+    path: Arc<Path>,
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl SqliteMetadataStore {
+    /// Opens the file; creates it and its directories when they do not exist, and brings an older file up to date.
+    ///
+    /// # Errors
+    ///
+    /// `Unusable` when the path cannot be used, with what to do about it; `Busy` when another process kept the file
+    /// locked for more than ten seconds.
+    pub async fn new(path: impl AsRef<Path>) -> Result<Self> {
+        open::open(path.as_ref()).await
+    }
+
+    /// Keeps every other agent off this file until the lock is dropped or the process ends, however it ends.
+    ///
+    /// # Errors
+    ///
+    /// `AgentRuns` with the process id of the agent that has the lock; `Unusable` when the lock file cannot be written.
+    pub fn lock_agent(&self) -> Result<AgentLock> {
+        AgentLock::take(&self.path)
+    }
+
+    /// Waits for what is under way and closes the file. Later calls on any clone fail.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    /// Begins a write transaction; it holds the write lock from here on.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
+        let deadline = Instant::now() + WRITE_WAIT_MAX;
+        loop {
+            match self.writer.begin_with("BEGIN IMMEDIATE").await {
+                Err(error) if errors::is_busy(&error) && Instant::now() < deadline => {
+                    tokio::time::sleep(WRITE_RETRY_PAUSE).await;
+                }
+                begun => return begun.map_err(|error| self.failed(error)),
+            }
+        }
+    }
+
+    /// Commits. `Unknown` unless it is certain that nothing happened.
+    async fn commit(&self, transaction: Transaction<'static, Sqlite>) -> Result<()> {
+        transaction.commit().await.map_err(|error| {
+            if errors::is_certain_at_commit(&error) {
+                self.failed(error)
+            } else {
+                MetadataError::Unknown(error)
+            }
+        })
+    }
+
+    fn failed(&self, error: sqlx::Error) -> MetadataError {
+        errors::explain(&self.path, error)
+    }
+}
+
+/// A list as one parameter, for `json_each`.
+fn json(list: &impl Serialize) -> String {
+    serde_json::to_string(list).expect("numbers, strings and lists of them are always JSON")
+}
+
+/// Partitions as one parameter: `[[topic, partition], ...]`.
+fn json_partitions<'a>(partitions: impl IntoIterator<Item = &'a TopicPartition>) -> String {
+    let rows: Vec<_> = partitions.into_iter().map(|at| (at.topic.as_str(), at.partition)).collect();
+    json(&rows)
+}
+
+/// Why a partition was not found: `partitions` is what its topic has, `None` without a topic.
+fn not_found(at: &TopicPartition, partitions: Option<u32>) -> MetadataError {
+    match partitions {
+        None => MetadataError::TopicNotFound(at.topic.to_string()),
+        Some(partitions) => MetadataError::PartitionNotFound {
+            topic: at.topic.to_string(),
+            partition: at.partition,
+            partitions,
+        },
+    }
+}
+
+/// A number that was stored from a `u64` or smaller and must still be one.
+fn unsigned<T: TryFrom<i64>>(stored: i64) -> Result<T> {
+    T::try_from(stored).map_err(|_| {
+        MetadataError::Corrupt(format!(
+            "the number {stored} is out of its range; restore the file from a backup"
+        ))
+    })
+}
+
+/// A name that was valid when it was stored.
+fn stored_name<T: std::str::FromStr<Err = streamhouse_core::InvalidName>>(stored: &str) -> Result<T> {
+    stored.parse().map_err(|error| MetadataError::Corrupt(format!("{error}; restore the file from a backup")))
+}
+
+fn stored_partition(topic: &str, partition: i64) -> Result<TopicPartition> {
+    Ok(TopicPartition { topic: stored_name::<TopicName>(topic)?, partition: unsigned(partition)? })
+}
+
+/// A number for an SQL parameter, or `Invalid`: SQL integers are signed.
+fn signed(what: &str, number: u64) -> Result<i64> {
+    i64::try_from(number).map_err(|_| {
+        MetadataError::Invalid(format!("{what} {number} is too large; the maximum is {}", i64::MAX))
+    })
+}
+
+/// A lease's term in milliseconds, or `Invalid`.
+fn term_ms(term: Duration) -> Result<i64> {
+    const TERM_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+    if term < Duration::from_millis(1) || term > TERM_MAX {
+        return Err(MetadataError::Invalid(format!(
+            "a lease term of {term:?} is out of range; choose one from 1 ms to 1 day"
+        )));
+    }
+    Ok(i64::try_from(term.as_millis()).expect("a day has fewer milliseconds than i64 holds"))
+}

@@ -1,0 +1,140 @@
+//! Opening the file: directories, connections, migrations.
+
+use super::errors::{self, IS_DIRECTORY, IS_FOREIGN, IS_NEWER, cannot_create, explain, unusable};
+use super::{SqliteMetadataStore, WRITE_RETRY_PAUSE, WRITE_WAIT_MAX};
+use crate::error::Result;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// `PRAGMA application_id` of our files: "SHM1". The first migration sets it.
+const APPLICATION_ID: i64 = 0x5348_4d31;
+/// Connections that only read. Each is a thread; a read takes microseconds.
+const READERS_MAX: u32 = 4;
+/// How long SQLite itself waits for a lock. It sleeps in ever longer steps, up to 100 ms; this stays within the short
+/// ones, and `SqliteMetadataStore::begin` goes on from there.
+const WRITER_BUSY_TIMEOUT: Duration = Duration::from_millis(10);
+/// Readers meet a lock only while the file is created or recovered after a crash.
+const READER_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The write-ahead log is cut back to this size after it was checkpointed.
+const JOURNAL_BYTES_MAX: u32 = 64 << 20;
+
+pub(super) async fn open(path: &Path) -> Result<SqliteMetadataStore> {
+    // Absolute, so that it means the same file after a change of directory, and so that SQLite's special names
+    // (":memory:") are files like any other.
+    let path = std::path::absolute(path).map_err(|error| cannot_create(path, error))?;
+    if path.is_dir() {
+        return Err(unusable(&path, IS_DIRECTORY, io::Error::from(io::ErrorKind::IsADirectory).into()));
+    }
+    if let Some(directory) = path.parent() {
+        create_directory(directory).map_err(|error| cannot_create(&path, error))?;
+    }
+
+    let options = SqliteConnectOptions::new()
+        .filename(&path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .pragma("journal_size_limit", JOURNAL_BYTES_MAX.to_string())
+        .disable_statement_logging();
+    let writer = options.clone().create_if_missing(true).busy_timeout(WRITER_BUSY_TIMEOUT);
+    let reader = options.pragma("query_only", "ON").busy_timeout(READER_BUSY_TIMEOUT);
+
+    migrate(&path, &writer).await?;
+    let pool = SqlitePoolOptions::new()
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .acquire_timeout(WRITE_WAIT_MAX);
+    Ok(SqliteMetadataStore {
+        path: path.into(),
+        writer: pool.clone().max_connections(1).connect_lazy_with(writer),
+        readers: pool.max_connections(READERS_MAX).connect_lazy_with(reader),
+    })
+}
+
+/// Creates the directory and those above it, each durable before the next.
+fn create_directory(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = directory.parent() {
+        create_directory(parent)?;
+        match std::fs::create_dir(directory) {
+            // Another process may be first; it syncs too.
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => File::open(parent)?.sync_all()?,
+        }
+    }
+    Ok(())
+}
+
+/// Brings the file up to date, while other processes may be doing the same.
+async fn migrate(path: &Path, options: &SqliteConnectOptions) -> Result<()> {
+    let deadline = Instant::now() + WRITE_WAIT_MAX;
+    loop {
+        match try_migrate(options).await {
+            Ok(()) => return Ok(()),
+            Err(Refused::Foreign) => {
+                let source = sqlx::Error::Protocol("the file belongs to another program".into());
+                return Err(unusable(path, IS_FOREIGN, source));
+            }
+            Err(Refused::Failed(error)) if errors::is_busy(&error) && Instant::now() < deadline => {
+                tokio::time::sleep(WRITE_RETRY_PAUSE).await;
+            }
+            Err(Refused::Failed(sqlx::Error::Migrate(error))) => {
+                return Err(explain_migration(path, *error));
+            }
+            Err(Refused::Failed(error)) => return Err(explain(path, error)),
+        }
+    }
+}
+
+enum Refused {
+    Foreign,
+    Failed(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Refused {
+    fn from(error: sqlx::Error) -> Self {
+        Refused::Failed(error)
+    }
+}
+
+async fn try_migrate(options: &SqliteConnectOptions) -> Result<(), Refused> {
+    let mut connection = options.connect().await?;
+    // One transaction around all migrations: of two processes on a new file, the second finds them done.
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    check_ours(&mut transaction).await?;
+    match MIGRATOR.run(&mut *transaction).await {
+        Ok(()) => {}
+        Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+            return Err(error.into());
+        }
+        Err(error) => return Err(sqlx::Error::Migrate(Box::new(error)).into()),
+    }
+    transaction.commit().await?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// A file with tables in it that this program did not make is left alone.
+async fn check_ours(connection: &mut SqliteConnection) -> Result<(), Refused> {
+    let application: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await?;
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(connection).await?;
+    if application == APPLICATION_ID || (application == 0 && tables == 0) {
+        Ok(())
+    } else {
+        Err(Refused::Foreign)
+    }
+}
+
+fn explain_migration(path: &Path, error: MigrateError) -> crate::MetadataError {
+    unusable(path, IS_NEWER, sqlx::Error::Migrate(Box::new(error)))
+}

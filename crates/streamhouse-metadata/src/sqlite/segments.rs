@@ -1,0 +1,340 @@
+//! Flushes: committed, looked up, read.
+
+use super::{SqliteMetadataStore, json, not_found, now_ms, signed, unsigned};
+use crate::error::{MetadataError, Result};
+use crate::model::{Flush, FlushRange, RangeOutcome, SegmentRange};
+use crate::store::Segments;
+use async_trait::async_trait;
+use sqlx::SqliteConnection;
+use std::collections::{HashMap, HashSet};
+use streamhouse_core::limits::IDEMPOTENCE_WINDOW;
+use streamhouse_core::{SegmentId, TopicPartition};
+
+/// Nothing is returned when the segment is there already.
+const INSERT_SEGMENT: &str = concat!(
+    "INSERT INTO segments (id, object, object_bytes, agent, committed_ms) VALUES (?1, ?2, ?3, ?4, ",
+    now_ms!(),
+    ") ON CONFLICT (id) DO NOTHING RETURNING seq, committed_ms"
+);
+
+/// Invariants 1 and 2 in one statement: what it returns stands, what it leaves out is fenced.
+/// A row asked: `[topic, partition, epoch, base_offset, end_offset]`.
+const MOVE_HIGH_WATERMARKS: &str = "
+    UPDATE partitions
+    SET high_watermark = asked.end_offset
+    FROM (SELECT t.id AS topic_id, j.value ->> 1 AS partition, j.value ->> 2 AS epoch,
+                 j.value ->> 3 AS base_offset, j.value ->> 4 AS end_offset
+          FROM json_each(?1) AS j CROSS JOIN topics t ON t.name = j.value ->> 0) AS asked
+    WHERE partitions.topic_id = asked.topic_id
+      AND partitions.partition = asked.partition
+      AND partitions.epoch = asked.epoch
+      AND partitions.high_watermark = asked.base_offset
+      AND partitions.agent_id = (SELECT id FROM agents WHERE name = ?2)
+      AND partitions.expires_ms > ?3
+    RETURNING topic_id, partition, (SELECT name FROM topics WHERE id = topic_id)";
+
+/// A row: `[topic_id, partition, base_offset, end_offset, position, bytes, index_position, index_bytes]`.
+const INSERT_RANGES: &str = "
+    INSERT INTO segment_ranges
+        (topic_id, partition, base_offset, end_offset, segment, position, bytes, index_position, index_bytes)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, ?2, value ->> 4, value ->> 5, value ->> 6, value ->> 7
+    FROM json_each(?1)";
+
+/// A row: `[topic_id, partition, producer_id, batches]`. The `WHERE` keeps `ON` from being read as a join's.
+const UPSERT_PRODUCERS: &str = "
+    INSERT INTO producers (topic_id, partition, producer_id, batches, updated_ms)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value -> 3, ?2 FROM json_each(?1) WHERE true
+    ON CONFLICT DO UPDATE SET batches = excluded.batches, updated_ms = excluded.updated_ms";
+
+/// A row asked: `[topic, partition, base_offset]`. No row at all when the segment is not there.
+const SELECT_OUTCOME: &str = "
+    SELECT r.segment IS NOT NULL
+    FROM segments s
+    CROSS JOIN json_each(?2) AS j
+    LEFT JOIN topics t ON t.name = j.value ->> 0
+    LEFT JOIN segment_ranges r ON r.topic_id = t.id AND r.partition = j.value ->> 1
+                              AND r.base_offset = j.value ->> 2 AND r.segment = s.seq
+    WHERE s.id = ?1
+    ORDER BY j.key";
+
+/// The ranges of a partition are dense, so the one that holds an offset is the last that begins at or below it. One row
+/// of nulls when the partition has nothing there, no row when there is no such partition.
+const SELECT_RANGES: &str = "
+    SELECT s.id, s.object, r.base_offset, r.end_offset, r.position, r.bytes, r.index_position, r.index_bytes,
+           s.committed_ms
+    FROM topics t
+    CROSS JOIN partitions p ON p.topic_id = t.id AND p.partition = ?2
+    LEFT JOIN segment_ranges r
+           ON r.topic_id = p.topic_id AND r.partition = p.partition AND ?3 < p.high_watermark
+          AND r.base_offset >= (SELECT max(base_offset) FROM segment_ranges
+                                WHERE topic_id = p.topic_id AND partition = p.partition
+                                  AND base_offset <= max(?3, p.log_start))
+    LEFT JOIN segments s ON s.seq = r.segment
+    WHERE t.name = ?1
+    ORDER BY r.base_offset
+    LIMIT ?4";
+
+#[async_trait]
+impl Segments for SqliteMetadataStore {
+    async fn commit_flush(&self, flush: &Flush) -> Result<Vec<RangeOutcome>> {
+        check(flush)?;
+        let mut transaction = self.begin().await?;
+        let inserted: Option<(i64, i64)> = sqlx::query_as(INSERT_SEGMENT)
+            .bind(id_bytes(flush.segment))
+            .bind(&flush.object)
+            .bind(signed("an object size of", flush.object_bytes)?)
+            .bind(flush.agent.as_str())
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(|error| self.failed(error))?;
+        let Some((seq, committed_ms)) = inserted else {
+            // A repeated commit changes nothing and is answered like the first.
+            return self.recorded_outcome(&mut transaction, flush).await?.ok_or_else(|| {
+                MetadataError::Corrupt(format!("segment {} is there and is not", flush.segment))
+            });
+        };
+        let standing = self.move_high_watermarks(&mut transaction, flush, committed_ms).await?;
+        if !standing.is_empty() {
+            self.insert_ranges(&mut transaction, &standing, seq).await?;
+            self.upsert_producers(&mut transaction, &standing, committed_ms).await?;
+        }
+        self.commit(transaction).await?;
+
+        let standing: HashSet<_> = standing.iter().map(|(_, range)| &range.partition).collect();
+        Ok(flush.ranges.iter().map(|range| outcome(standing.contains(&range.partition))).collect())
+    }
+
+    async fn flush_outcome(&self, flush: &Flush) -> Result<Option<Vec<RangeOutcome>>> {
+        // On the writing connection and under the write lock: a commit of this handle that is still under way, its
+        // caller long gone, is over before the answer.
+        let mut transaction = self.begin().await?;
+        self.recorded_outcome(&mut transaction, flush).await
+    }
+
+    async fn ranges(&self, partition: &TopicPartition, offset: u64, max: u32) -> Result<Vec<SegmentRange>> {
+        let rows: Vec<RangeRow> = sqlx::query_as(SELECT_RANGES)
+            .bind(partition.topic.as_str())
+            .bind(partition.partition)
+            // An offset that SQL cannot hold is above every high watermark.
+            .bind(i64::try_from(offset).unwrap_or(i64::MAX))
+            .bind(max.max(1))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| self.failed(error))?;
+        if rows.is_empty() {
+            return Err(self.why_not_found(partition).await?);
+        }
+        rows.into_iter().take(max as usize).filter_map(|row| row.parse().transpose()).collect()
+    }
+
+    async fn segment_exists(&self, segment: SegmentId) -> Result<bool> {
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM segments WHERE id = ?1)")
+            .bind(id_bytes(segment))
+            .fetch_one(&self.readers)
+            .await
+            .map_err(|error| self.failed(error))
+    }
+}
+
+/// A range that stands, with its topic's id.
+type Standing<'a> = (i64, &'a FlushRange);
+
+impl SqliteMetadataStore {
+    async fn move_high_watermarks<'a>(
+        &self,
+        connection: &mut SqliteConnection,
+        flush: &'a Flush,
+        now_ms: i64,
+    ) -> Result<Vec<Standing<'a>>> {
+        let asked: Vec<_> = flush
+            .ranges
+            .iter()
+            .map(|range| {
+                let at = &range.partition;
+                let end_offset = range.base_offset + range.records;
+                (at.topic.as_str(), at.partition, range.epoch, range.base_offset, end_offset)
+            })
+            .collect();
+        let rows: Vec<(i64, u32, String)> = sqlx::query_as(MOVE_HIGH_WATERMARKS)
+            .bind(json(&asked))
+            .bind(flush.agent.as_str())
+            .bind(now_ms)
+            .fetch_all(connection)
+            .await
+            .map_err(|error| self.failed(error))?;
+        let moved: HashMap<(&str, u32), i64> =
+            rows.iter().map(|(id, partition, topic)| ((topic.as_str(), *partition), *id)).collect();
+        Ok(flush
+            .ranges
+            .iter()
+            .filter_map(|range| {
+                let at = (range.partition.topic.as_str(), range.partition.partition);
+                moved.get(&at).map(|id| (*id, range))
+            })
+            .collect())
+    }
+
+    async fn insert_ranges(
+        &self,
+        connection: &mut SqliteConnection,
+        standing: &[Standing<'_>],
+        seq: i64,
+    ) -> Result<()> {
+        let rows: Vec<_> = standing
+            .iter()
+            .map(|(topic_id, range)| {
+                (
+                    topic_id,
+                    range.partition.partition,
+                    range.base_offset,
+                    range.base_offset + range.records,
+                    range.position,
+                    range.bytes,
+                    range.index_position,
+                    range.index_bytes,
+                )
+            })
+            .collect();
+        sqlx::query(INSERT_RANGES)
+            .bind(json(&rows))
+            .bind(seq)
+            .execute(connection)
+            .await
+            .map_err(|error| self.failed(error))?;
+        Ok(())
+    }
+
+    async fn upsert_producers(
+        &self,
+        connection: &mut SqliteConnection,
+        standing: &[Standing<'_>],
+        now_ms: i64,
+    ) -> Result<()> {
+        let mut rows = Vec::new();
+        for (topic_id, range) in standing {
+            for producer in &range.producers {
+                let batches: Vec<_> = producer
+                    .batches
+                    .iter()
+                    .map(|batch| (batch.base_sequence, batch.records, batch.base_offset))
+                    .collect();
+                rows.push((topic_id, range.partition.partition, producer.producer_id, batches));
+            }
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        sqlx::query(UPSERT_PRODUCERS)
+            .bind(json(&rows))
+            .bind(now_ms)
+            .execute(connection)
+            .await
+            .map_err(|error| self.failed(error))?;
+        Ok(())
+    }
+
+    async fn recorded_outcome(
+        &self,
+        connection: &mut SqliteConnection,
+        flush: &Flush,
+    ) -> Result<Option<Vec<RangeOutcome>>> {
+        let asked: Vec<_> = flush
+            .ranges
+            .iter()
+            .map(|range| (range.partition.topic.as_str(), range.partition.partition, range.base_offset))
+            .collect();
+        let rows: Vec<bool> = sqlx::query_scalar(SELECT_OUTCOME)
+            .bind(id_bytes(flush.segment))
+            .bind(json(&asked))
+            .fetch_all(connection)
+            .await
+            .map_err(|error| self.failed(error))?;
+        Ok((!rows.is_empty()).then(|| rows.into_iter().map(outcome).collect()))
+    }
+
+    async fn why_not_found(&self, at: &TopicPartition) -> Result<MetadataError> {
+        let partitions: Option<u32> = sqlx::query_scalar("SELECT partitions FROM topics WHERE name = ?1")
+            .bind(at.topic.as_str())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(|error| self.failed(error))?;
+        Ok(not_found(at, partitions))
+    }
+}
+
+fn outcome(stands: bool) -> RangeOutcome {
+    if stands { RangeOutcome::Committed } else { RangeOutcome::Fenced }
+}
+
+fn id_bytes(id: SegmentId) -> Vec<u8> {
+    id.0.to_be_bytes().to_vec()
+}
+
+/// What no flush may have, whoever holds the leases.
+fn check(flush: &Flush) -> Result<()> {
+    let invalid =
+        |problem: String| Err(MetadataError::Invalid(format!("segment {}: {problem}", flush.segment)));
+    if flush.ranges.is_empty() {
+        return invalid("a flush has at least one partition".into());
+    }
+    let mut partitions = HashSet::with_capacity(flush.ranges.len());
+    for range in &flush.ranges {
+        let at = &range.partition;
+        if !partitions.insert(at) {
+            return invalid(format!("{at} is in it twice"));
+        }
+        if range.records == 0 {
+            return invalid(format!("{at} has no records"));
+        }
+        signed("an offset of", range.base_offset.saturating_add(range.records))?;
+        signed("an epoch of", range.epoch)?;
+        signed("a position of", range.position.saturating_add(range.bytes))?;
+        signed("a position of", range.index_position)?;
+        for producer in &range.producers {
+            signed("a producer id of", producer.producer_id)?;
+            if producer.batches.len() > IDEMPOTENCE_WINDOW {
+                return invalid(format!(
+                    "producer {} has more than {IDEMPOTENCE_WINDOW} batches",
+                    producer.producer_id
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[derive(sqlx::FromRow)]
+struct RangeRow {
+    id: Option<Vec<u8>>,
+    object: Option<String>,
+    base_offset: Option<i64>,
+    end_offset: Option<i64>,
+    position: Option<i64>,
+    bytes: Option<i64>,
+    index_position: Option<i64>,
+    index_bytes: Option<i64>,
+    committed_ms: Option<i64>,
+}
+
+impl RangeRow {
+    /// `None` for the row that says there is nothing.
+    fn parse(self) -> Result<Option<SegmentRange>> {
+        let (Some(id), Some(object), Some(committed_ms)) = (self.id, self.object, self.committed_ms) else {
+            return Ok(None);
+        };
+        let id: [u8; 16] = id
+            .try_into()
+            .map_err(|id: Vec<u8>| MetadataError::Corrupt(format!("a segment id of {} bytes", id.len())))?;
+        Ok(Some(SegmentRange {
+            segment: SegmentId(u128::from_be_bytes(id)),
+            object,
+            base_offset: unsigned(self.base_offset.unwrap_or(-1))?,
+            end_offset: unsigned(self.end_offset.unwrap_or(-1))?,
+            position: unsigned(self.position.unwrap_or(-1))?,
+            bytes: unsigned(self.bytes.unwrap_or(-1))?,
+            index_position: unsigned(self.index_position.unwrap_or(-1))?,
+            index_bytes: unsigned(self.index_bytes.unwrap_or(-1))?,
+            committed_ms,
+        }))
+    }
+}
