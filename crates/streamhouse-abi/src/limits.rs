@@ -23,6 +23,8 @@ pub const SIZES_MAX: u32 = 2048;
 pub const SCOPES_MAX: u32 = 4096;
 /// Capacity of [`crate::map::PROCESSES`]: observed processes at one time.
 pub const PROCESSES_MAX: u32 = 1024;
+/// Capacity of [`crate::map::TARGETS`]: files found attached through a second path while the probe runs.
+pub const TARGETS_MAX: u32 = 1024;
 /// One process may hold at most this part of a map: one eighth.
 pub const PROCESS_SHARE: u32 = 8;
 

@@ -16,8 +16,11 @@ pub const SIZES: &str = "SIZES";
 pub const SCOPES: &str = "SCOPES";
 /// Name of the hash map tgid (u32) → [`Process`].
 pub const PROCESSES: &str = "PROCESSES";
-/// Name of the array of u64 counters indexed by [`Counter`].
+/// Name of the per-CPU array of u64 counters indexed by [`Counter`]. Per CPU, so that CPUs do not fight for one cache
+/// line at every hit; each slot changes by atomic adds all the same, because a program may be moved or preempted.
 pub const COUNTERS: &str = "COUNTERS";
+/// Name of the hash map target (u32) → target (u32) whose hits count as its own: the probe found that both are one file.
+pub const TARGETS: &str = "TARGETS";
 /// Name of the program that serves every site.
 pub const PROGRAM: &str = "site";
 
@@ -68,8 +71,12 @@ pub struct Value {
     /// Target (see [`Cookie`]) of the first hit, plus 1; 0 while the value is being made. Hits of another target are
     /// ignored and counted in `foreign_hits`: one file attached through two paths.
     pub target: u64,
+    /// The other target that was seen last, plus 1; 0 while there was none.
+    pub foreign_target: u64,
     /// Hits ignored because they came through another target.
     pub foreign_hits: u64,
+    /// 1 once the scope's labels are ready, so that a hit need not look them up again.
+    pub labelled: u64,
     /// Operations by status number.
     pub operations: [u64; STATUS_SLOTS],
     /// Records by status number.
@@ -96,9 +103,9 @@ pub struct Sizes {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct ScopeLabels {
-    /// 1 once every string has been read; 0 while a later hit has to try again.
+    /// How far the copy is: [`ScopeLabels::EMPTY`], [`ScopeLabels::COPYING`] or [`ScopeLabels::READY`].
     pub ready: u64,
-    /// The head as it was at the first hit.
+    /// The head as it was when the strings were copied.
     pub head: ScopeHead,
     /// Agent or client id.
     pub instance_id: [u8; INSTANCE_ID_BYTES_MAX + 1],
@@ -106,6 +113,15 @@ pub struct ScopeLabels {
     pub group: [u8; GROUP_BYTES_MAX + 1],
     /// Topic or empty.
     pub topic: [u8; TOPIC_BYTES_MAX + 7],
+}
+
+impl ScopeLabels {
+    /// Nothing has been read; a later hit tries again.
+    pub const EMPTY: u64 = 0;
+    /// Every string has been read; nothing changes any more.
+    pub const READY: u64 = 1;
+    /// One hit is reading the strings; the others leave it alone.
+    pub const COPYING: u64 = 2;
 }
 
 /// What one process holds in the maps: no process may take more than its share.
@@ -195,7 +211,7 @@ const _: () = {
     assert!(size_of::<ScopeKey>() == 24);
     assert!(size_of::<Key>() == 24);
     assert!(offset_of!(Key, site) == 20);
-    assert!(size_of::<Value>() == 8 * (2 + 2 * STATUS_SLOTS + 2 + bucket::COUNT));
+    assert!(size_of::<Value>() == 8 * (4 + 2 * STATUS_SLOTS + 2 + bucket::COUNT));
     assert!(size_of::<Sizes>() == 16 * bucket::COUNT);
     assert!(size_of::<ScopeLabels>() == 8 + 32 + 128 + 256 + 256);
     assert!(size_of::<Process>() == 24);

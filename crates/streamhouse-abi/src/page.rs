@@ -159,7 +159,7 @@ const _: () = {
     assert!(size_of::<LabelSet>() == CELL);
     assert!(size_of::<StringHead>() == CELL);
     assert!(size_of::<Header>() <= ARENA_OFFSET);
-    assert!(ARENA_OFFSET % CELL == 0);
+    assert!(ARENA_OFFSET.is_multiple_of(CELL));
     assert!(offset_of!(Header, cells_used) == 32);
     assert!(offset_of!(Header, refused) == 40);
     assert!(offset_of!(Header, instance_id) == 48);
