@@ -1,0 +1,306 @@
+//! One log on this machine: a directory with metadata and objects, the binaries, and the ports they listen on.
+
+use crate::exposition::Exposition;
+use crate::http::get;
+use crate::process::{Process, poll_until};
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How long a service may take until it answers.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// Where the built binaries are.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    dir: PathBuf,
+}
+
+impl Binaries {
+    /// The binaries of a cargo profile's directory, such as `target/release`.
+    ///
+    /// # Errors
+    ///
+    /// Names the first that is missing.
+    pub fn in_dir(dir: &Path) -> Result<Binaries> {
+        let binaries = Binaries { dir: dir.to_owned() };
+        for path in [binaries.agent(), binaries.cli(), binaries.probe()] {
+            ensure!(path.is_file(), "{} is not built; run `cargo build --release`", path.display());
+        }
+        Ok(binaries)
+    }
+
+    /// Those that `STREAMHOUSE_BIN_DIR` names, or the workspace's release build.
+    ///
+    /// # Errors
+    ///
+    /// Names the first that is missing.
+    pub fn from_env() -> Result<Binaries> {
+        let release = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release");
+        let dir = std::env::var_os("STREAMHOUSE_BIN_DIR").unwrap_or_else(|| release.into());
+        Binaries::in_dir(Path::new(&dir))
+    }
+
+    /// `streamhouse-agent`.
+    pub fn agent(&self) -> PathBuf {
+        self.dir.join("streamhouse-agent")
+    }
+
+    /// `streamhouse`.
+    pub fn cli(&self) -> PathBuf {
+        self.dir.join("streamhouse")
+    }
+
+    /// `streamhouse-probe`.
+    pub fn probe(&self) -> PathBuf {
+        self.dir.join("streamhouse-probe")
+    }
+}
+
+/// A log's directory.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// The binaries.
+    pub binaries: Binaries,
+    /// Metadata, objects, logs and reports.
+    pub dir: PathBuf,
+    /// Which loopback ports services listen on.
+    pub ports: Ports,
+}
+
+/// Which loopback ports services listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// Any that are free: for tests, which run side by side.
+    Free,
+    /// The documented ones where they are free: for people.
+    Default,
+}
+
+impl Ports {
+    fn choose(self, default: u16) -> Result<SocketAddr> {
+        let bind = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+        let listener = match self {
+            Ports::Default => bind(default).or_else(|_| bind(0)),
+            Ports::Free => bind(0),
+        };
+        Ok(listener?.local_addr()?)
+    }
+}
+
+/// A running agent.
+pub struct Agent {
+    /// The process.
+    pub process: Process,
+    /// Where it answers gRPC.
+    pub grpc: SocketAddr,
+    /// Where it answers `/health` and `/ready`.
+    pub http: SocketAddr,
+}
+
+/// A running probe.
+pub struct Probe {
+    /// The process.
+    pub process: Process,
+    /// Where it answers `/metrics` and `/targets`.
+    pub http: SocketAddr,
+}
+
+/// One file of `/targets`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Target {
+    /// The file.
+    pub path: String,
+    /// `attached` or `refused`.
+    pub state: String,
+    /// Why it was refused.
+    pub reason: Option<String>,
+    /// Its processes.
+    pub processes: Vec<TargetProcess>,
+}
+
+/// One process of a target.
+#[derive(Clone, Debug, Deserialize)]
+pub struct TargetProcess {
+    /// Process id.
+    pub pid: u32,
+}
+
+impl Cluster {
+    /// A log in `dir`, which is made if need be, on free ports.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub fn new(binaries: Binaries, dir: &Path) -> Result<Cluster> {
+        std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+        Ok(Cluster { binaries, dir: dir.to_owned(), ports: Ports::Free })
+    }
+
+    /// A file in the log's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Starts an agent and waits until `/health` answers. Its log goes to `agent.log`.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up; the message ends with its log.
+    pub fn start_agent(&self) -> Result<Agent> {
+        let (grpc, http) = (self.ports.choose(50051)?, self.ports.choose(8080)?);
+        let mut command = Command::new(self.binaries.agent());
+        command
+            .args(["--grpc-listen-address", &grpc.to_string(), "--http-listen-address", &http.to_string()])
+            .stdin(Stdio::null());
+        self.configure(&mut command);
+        let process = self.start_logged("agent", &mut command)?;
+        let mut agent = Agent { process, grpc, http };
+        self.await_health("agent", &mut agent.process, http)?;
+        Ok(agent)
+    }
+
+    /// Starts a probe and waits until `/health` answers. Its log goes to `probe.log`.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up; the message ends with its log.
+    pub fn start_probe(&self, arguments: &[&str]) -> Result<Probe> {
+        let http = self.ports.choose(9465)?;
+        let mut command = Command::new(self.binaries.probe());
+        command.args(["run", "--web.listen-address", &http.to_string()]).args(arguments).stdin(Stdio::null());
+        let process = self.start_logged("probe", &mut command)?;
+        let mut probe = Probe { process, http };
+        self.await_health("probe", &mut probe.process, http)?;
+        Ok(probe)
+    }
+
+    /// A `streamhouse` command on this log, with its standard output thrown away.
+    pub fn cli(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.binaries.cli());
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        self.configure(&mut command);
+        command
+    }
+
+    /// Runs a `streamhouse` command to its end and gives its standard output.
+    ///
+    /// # Errors
+    ///
+    /// When it fails; the message is what it printed on standard error.
+    pub fn run_cli(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.cli(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).output()?;
+        if !output.status.success() {
+            bail!("streamhouse {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Creates a topic and waits until the agent is ready to take records.
+    ///
+    /// # Errors
+    ///
+    /// When it exists already, or the agent takes no lease.
+    pub fn create_topic(&self, agent: &Agent, name: &str, partitions: u32) -> Result<()> {
+        self.run_cli(&["topic", "create", name, "--partitions", &partitions.to_string()])?;
+        poll_until("the agent to be ready", START_LIMIT, || {
+            let ready = get(agent.http, "/ready")?;
+            ensure!(ready.status == 200, "/ready says {}: {}", ready.status, ready.body);
+            Ok(())
+        })
+    }
+
+    fn configure(&self, command: &mut Command) {
+        command
+            .env("STREAMHOUSE_METADATA_PATH", self.path("metadata.db"))
+            .env("STREAMHOUSE_OBJECT_STORE_PATH", self.path("objects"));
+    }
+
+    fn start_logged(&self, name: &str, command: &mut Command) -> Result<Process> {
+        let log = std::fs::File::create(self.log(name))?;
+        Process::start(name, command.stdout(log.try_clone()?).stderr(log))
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.path(&format!("{name}.log"))
+    }
+
+    fn await_health(&self, name: &str, process: &mut Process, http: SocketAddr) -> Result<()> {
+        let mut exited = None;
+        let healthy = poll_until(&format!("{name} to answer on {http}"), START_LIMIT, || {
+            if exited.is_none() {
+                exited = process.exited()?;
+            }
+            // An answer after an exit would be another's: stop asking.
+            if exited.is_some() {
+                return Ok(());
+            }
+            get(http, "/health").map(|_| ())
+        });
+        let log = || std::fs::read_to_string(self.log(name)).unwrap_or_default();
+        healthy.with_context(|| format!("{name} did not come up. Its log:\n{}", log()))?;
+        if let Some(status) = exited {
+            bail!("{name} ended with {status}. Its log:\n{}", log());
+        }
+        Ok(())
+    }
+}
+
+impl Probe {
+    /// The page, parsed.
+    ///
+    /// # Errors
+    ///
+    /// When the probe does not answer 200.
+    pub fn scrape(&self) -> Result<Exposition> {
+        Exposition::parse(&self.page()?)
+    }
+
+    /// The page as it is served.
+    ///
+    /// # Errors
+    ///
+    /// When the probe does not answer 200.
+    pub fn page(&self) -> Result<String> {
+        let response = get(self.http, "/metrics")?;
+        ensure!(response.status == 200, "/metrics says {}: {}", response.status, response.body);
+        Ok(response.body)
+    }
+
+    /// What it found.
+    ///
+    /// # Errors
+    ///
+    /// When the probe does not answer.
+    pub fn targets(&self) -> Result<Vec<Target>> {
+        #[derive(Deserialize)]
+        struct Targets {
+            targets: Vec<Target>,
+        }
+        let response = get(self.http, "/targets")?;
+        Ok(serde_json::from_str::<Targets>(&response.body)?.targets)
+    }
+
+    /// Waits until every one of these processes is listed under an attached target.
+    ///
+    /// # Errors
+    ///
+    /// When one is not attached in time; says which and why.
+    pub fn await_attached(&self, pids: &[u32]) -> Result<()> {
+        poll_until("the probe to attach", START_LIMIT, || {
+            let targets = self.targets()?;
+            for pid in pids {
+                let target = targets
+                    .iter()
+                    .find(|target| target.processes.iter().any(|process| process.pid == *pid))
+                    .with_context(|| format!("the probe does not list process {pid}"))?;
+                let reason = target.reason.as_deref().unwrap_or("no reason given");
+                ensure!(target.state == "attached", "{} is {}: {reason}", target.path, target.state);
+            }
+            Ok(())
+        })
+    }
+}

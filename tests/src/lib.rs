@@ -1,0 +1,14 @@
+//! Drives the built binaries as an operator would: starts agents, producers, consumers and probes, reads their pages and
+//! reports. Knows them only by their flags, their HTTP answers and their files; links none of their code.
+
+mod cluster;
+mod exposition;
+mod http;
+mod process;
+mod report;
+
+pub use cluster::{Agent, Binaries, Cluster, Ports, Probe, Target};
+pub use exposition::{Exposition, Sample};
+pub use http::{Response, get};
+pub use process::{Process, poll_until};
+pub use report::{ConsumeReport, ProduceReport};

@@ -1,0 +1,154 @@
+//! Child processes that end with whoever started them.
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// A child process. Dropped, it is killed and reaped.
+pub struct Process {
+    name: String,
+    child: Child,
+}
+
+impl Process {
+    /// Starts a command; `name` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn start(name: &str, command: &mut Command) -> Result<Process> {
+        let child = command.spawn().with_context(|| format!("starting {name}: {command:?}"))?;
+        Ok(Process { name: name.to_owned(), child })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal, if it still runs.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
+            // A process that has just exited by itself is what the signal wanted.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be asked.
+    pub fn exited(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Waits for its end, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// When it runs longer; it is then killed when dropped.
+    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if start.elapsed() > limit {
+                bail!("{} (pid {}) did not end within {limit:?}", self.name, self.pid());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// [`wait`](Self::wait), and the end must be a success.
+    ///
+    /// # Errors
+    ///
+    /// Also when it ended with another status.
+    pub fn wait_success(&mut self, limit: Duration) -> Result<()> {
+        let status = self.wait(limit)?;
+        if !status.success() {
+            bail!("{} ended with {status}", self.name);
+        }
+        Ok(())
+    }
+
+    /// Asks it to end (SIGTERM) and waits.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end within `limit`.
+    pub fn stop(&mut self, limit: Duration) -> Result<ExitStatus> {
+        self.signal(Signal::TERM);
+        self.wait(limit)
+    }
+
+    /// Ends it at once (SIGKILL) and reaps it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be waited for.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.signal(Signal::KILL);
+        Ok(self.child.wait()?)
+    }
+
+    /// Waits for a successful end and gives the processor time it took, as the kernel accounts it to the parent.
+    ///
+    /// # Errors
+    ///
+    /// When it fails or takes longer than `limit`.
+    pub fn wait_cpu_time(mut self, limit: Duration) -> Result<Duration> {
+        // Fields cutime and cstime: children that were waited for.
+        let before = stat_times("self", 13)?;
+        self.wait_success(limit)?;
+        Ok(stat_times("self", 13)? - before)
+    }
+
+    /// Processor time so far, from `/proc/PID/stat`.
+    ///
+    /// # Errors
+    ///
+    /// When the process is gone.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        // Fields utime and stime.
+        stat_times(&self.pid().to_string(), 11)
+    }
+}
+
+/// The sum of two neighbouring times of `/proc/PID/stat`, counted from the field after the command name.
+fn stat_times(pid: &str, first: usize) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The command name may hold spaces and brackets: count fields after its last bracket (proc_pid_stat(5)).
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    let ticks =
+        fields.get(first..first + 2).context("short stat")?.iter().flat_map(|field| field.parse::<u64>());
+    Ok(Duration::from_millis(ticks.sum::<u64>() * 1000 / rustix::param::clock_ticks_per_second()))
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks until there is an answer, at most `limit`.
+///
+/// # Errors
+///
+/// When the limit passes; the message says `what` was waited for and the last reason.
+pub fn poll_until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Result<T>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        match ask() {
+            Ok(answer) => return Ok(answer),
+            Err(reason) if start.elapsed() > limit => {
+                return Err(reason.context(format!("waited {limit:?} for {what}")));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}

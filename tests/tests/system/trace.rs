@@ -1,0 +1,81 @@
+//! The probe comes and goes; the observed processes do not notice.
+
+use crate::notes;
+use anyhow::{Result, ensure};
+use std::path::Path;
+use std::time::Duration;
+use streamhouse_tests::{Cluster, Process, ProduceReport, poll_until};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A probe that was there first and one that came later both count everything sent while they were attached.
+pub fn attached_before_and_after(cluster: &Cluster) -> Result<()> {
+    let first = cluster.start_probe(&[])?;
+    let agent = cluster.start_agent()?;
+    cluster.create_topic(&agent, "before", 2)?;
+    cluster.run_cli(&["topic", "create", "after", "--partitions", "2"])?;
+    let send = |topic: &str, probe: &streamhouse_tests::Probe| -> Result<()> {
+        let gate = cluster.path(&format!("{topic}.gate"));
+        let mut command = cluster.cli(&["produce", topic, "--generate", "100000"]);
+        let mut producer = Process::start("produce", command.arg("--start-gate").arg(&gate))?;
+        probe.await_attached(&[agent.process.pid(), producer.pid()])?;
+        std::fs::write(&gate, "")?;
+        producer.wait_success(LIMIT)?;
+        for metric in ["streamhouse_producer_records_sent_total", "streamhouse_agent_records_written_total"] {
+            let counted = probe.scrape()?.sum(metric, &[("topic", topic)]);
+            ensure!(counted == 100_000.0, "{metric} of {topic}: {counted}");
+        }
+        Ok(())
+    };
+    send("before", &first)?;
+    drop(first);
+    let second = cluster.start_probe(&[])?;
+    send("after", &second)?;
+    ensure!(
+        second.scrape()?.sum("streamhouse_producer_records_sent_total", &[("topic", "before")]) == 0.0,
+        "a new probe cannot know what was sent before it"
+    );
+    Ok(())
+}
+
+/// Killed under load, the probe leaves semaphores at 0 and processes that go on; a new one attaches again.
+pub fn killed_probe_leaves_nothing(cluster: &Cluster) -> Result<()> {
+    let agent = cluster.start_agent()?;
+    cluster.create_topic(&agent, "killed", 2)?;
+    let mut command =
+        cluster.cli(&["produce", "killed", "--rate", "50000", "--generate", "400000", "--report"]);
+    let mut producer = Process::start("produce", command.arg(cluster.path("produce.json")))?;
+
+    let mut probe = cluster.start_probe(&[])?;
+    probe.await_attached(&[agent.process.pid(), producer.pid()])?;
+    await_semaphores(&agent.process, &cluster.binaries.agent(), 1)?;
+    await_semaphores(&producer, &cluster.binaries.cli(), 1)?;
+    poll_until("the probe to count", LIMIT, || {
+        let counted = probe.scrape()?.sum("streamhouse_producer_records_sent_total", &[("topic", "killed")]);
+        ensure!(counted > 0.0, "nothing counted yet");
+        Ok(())
+    })?;
+    probe.process.kill()?;
+    await_semaphores(&agent.process, &cluster.binaries.agent(), 0)?;
+    await_semaphores(&producer, &cluster.binaries.cli(), 0)?;
+
+    let again = cluster.start_probe(&[])?;
+    again.await_attached(&[agent.process.pid(), producer.pid()])?;
+    await_semaphores(&agent.process, &cluster.binaries.agent(), 1)?;
+    producer.wait_success(LIMIT)?;
+    let report = ProduceReport::read(&cluster.path("produce.json"))?;
+    ensure!(report.records == 400_000 && report.errors == 0, "the producer suffered: {report:?}");
+    let counted = again.scrape()?.sum("streamhouse_producer_records_sent_total", &[("topic", "killed")]);
+    ensure!(counted > 0.0 && counted < 400_000.0, "the second probe counted {counted} of 400000 records");
+    drop(again);
+    await_semaphores(&agent.process, &cluster.binaries.agent(), 0)
+}
+
+/// The kernel takes a link down a moment after its last descriptor closes.
+fn await_semaphores(process: &Process, binary: &Path, value: u16) -> Result<()> {
+    poll_until(&format!("every semaphore to be {value}"), LIMIT, || {
+        let semaphores = notes::semaphores(process, binary)?;
+        ensure!(semaphores.values().all(|now| *now == value), "they are {semaphores:?}");
+        Ok(())
+    })
+}

@@ -1,0 +1,71 @@
+//! `cargo xtask bench`: measurements, as ratios within one run where machines are noisy.
+
+mod overhead;
+mod throughput;
+
+use crate::shell::target_dir;
+use crate::{build_ebpf, setup, test};
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use std::process::Stdio;
+use std::time::Duration;
+use streamhouse_tests::{Agent, Binaries, Cluster, Process};
+
+/// What can be measured.
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// Records and bytes a second through one agent, durable, produce and consume.
+    Throughput(Rounds),
+    /// Processor time and throughput with and without the probe attached, alternating.
+    Overhead(Rounds),
+}
+
+/// How often.
+#[derive(Args)]
+pub(crate) struct Rounds {
+    /// Rounds; figures are medians over them.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+}
+
+/// The topic every benchmark writes.
+const TOPIC: &str = "bench";
+/// Its partitions.
+const PARTITIONS: u32 = 4;
+/// How long one run of a producer or consumer may take.
+const RUN_LIMIT: Duration = Duration::from_secs(300);
+
+/// The command.
+pub(crate) fn run(bench: &Bench) -> Result<()> {
+    setup::run()?;
+    build_ebpf::run()?;
+    test::build_binaries()?;
+    match bench {
+        Bench::Throughput(rounds) => throughput::run(rounds.rounds),
+        Bench::Overhead(rounds) => overhead::run(rounds.rounds),
+    }
+}
+
+/// A new log with an agent and the topic.
+fn new_log() -> Result<(Cluster, Agent)> {
+    let dir = target_dir().join("bench");
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir)?;
+    }
+    let cluster = Cluster::new(Binaries::in_dir(&test::release_dir())?, &dir)?;
+    let agent = cluster.start_agent()?;
+    cluster.create_topic(&agent, TOPIC, PARTITIONS)?;
+    Ok((cluster, agent))
+}
+
+/// Starts a `streamhouse` command that writes its report to the file of this name.
+fn start(cluster: &Cluster, arguments: &[&str], report: &str) -> Result<Process> {
+    let mut command = cluster.cli(arguments);
+    command.arg("--report").arg(cluster.path(report)).stderr(Stdio::null());
+    Process::start(arguments[0], &mut command)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

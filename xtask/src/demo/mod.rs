@@ -1,0 +1,161 @@
+//! `cargo xtask demo`: the whole path on this machine, with what the probe sees, and a comparison with the truth.
+
+mod table;
+mod verify;
+
+use crate::shell::{self, root, target_dir};
+use crate::{build_ebpf, setup, test};
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use streamhouse_tests::{Agent, Binaries, Cluster, Ports, Probe, Process, poll_until};
+use table::Table;
+
+/// The topic of the demo.
+const TOPIC: &str = "orders";
+/// Its partitions.
+const PARTITIONS: u32 = 4;
+/// The consumer's group.
+const GROUP: &str = "demo";
+/// How long producer and consumer may take to end once they were asked.
+const END_LIMIT: Duration = Duration::from_secs(60);
+
+/// What `demo` takes.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// End by itself after this many seconds and compare the probe's counts with the load generator's.
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Records a second.
+    #[arg(long, default_value_t = 20_000)]
+    rate: u64,
+    /// The file whose lines are replayed.
+    #[arg(long, default_value = "Cargo.lock")]
+    file: PathBuf,
+    /// Run the log without the probe, which needs privileges.
+    #[arg(long)]
+    no_probe: bool,
+}
+
+/// The command.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let file = root().join(&options.file);
+    ensure!(
+        file.is_file(),
+        "{} is not a file; give one whose lines can be replayed with --file",
+        file.display()
+    );
+    if !options.no_probe {
+        setup::run()?;
+        build_ebpf::run()?;
+    }
+    test::build_binaries()?;
+    let stop = stop_on_interrupt()?;
+
+    let dir = target_dir().join("demo");
+    // What an earlier demo left would count as lag.
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
+    }
+    let mut cluster = Cluster::new(Binaries::in_dir(&test::release_dir())?, &dir)?;
+    cluster.ports = Ports::Default;
+    let agent = cluster.start_agent()?;
+    cluster.create_topic(&agent, TOPIC, PARTITIONS)?;
+    let probe = start_probe(&cluster, options)?;
+    let mut load = Load::start(&cluster, options, &file.to_string_lossy())?;
+    if let Some(probe) = &probe {
+        println!("waiting for the probe to attach");
+        probe.await_attached(&[agent.process.pid(), load.producer.pid(), load.consumer.pid()])?;
+    }
+    std::fs::write(cluster.path("gate"), "")?;
+
+    let mut table = Table::new(&cluster, probe.as_ref())?;
+    while load.producer.exited()?.is_none() && !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_secs(1));
+        table.show()?;
+    }
+    load.finish(&cluster)?;
+    table.show()?;
+    finish(&cluster, probe, agent)
+}
+
+fn start_probe(cluster: &Cluster, options: &Options) -> Result<Option<Probe>> {
+    let missing = shell::command(cluster.binaries.probe(), &["check"]).output()?;
+    if options.no_probe {
+        println!("running without the probe. What this machine allows it:");
+        println!("{}", String::from_utf8_lossy(&missing.stdout).trim_end());
+        return Ok(None);
+    }
+    if !missing.status.success() {
+        print!("{}", String::from_utf8_lossy(&missing.stdout));
+        bail!(
+            "the probe cannot attach here (see above); run as root, or without it: `cargo xtask demo --no-probe`"
+        );
+    }
+    cluster.start_probe(&[]).map(Some)
+}
+
+/// Producer and consumer.
+struct Load {
+    producer: Process,
+    consumer: Process,
+}
+
+impl Load {
+    /// Starts both; they wait for the file `gate`.
+    fn start(cluster: &Cluster, options: &Options, file: &str) -> Result<Load> {
+        let gate = cluster.path("gate");
+        let start = |name: &str, arguments: &[&str]| {
+            let mut command = cluster.cli(arguments);
+            command.arg("--start-gate").arg(&gate).arg("--report").arg(cluster.path(&format!("{name}.json")));
+            let log = std::fs::File::create(cluster.path(&format!("{name}.log")))?;
+            // An interrupt from the keyboard goes to this process alone, which then ends the others in order.
+            std::os::unix::process::CommandExt::process_group(&mut command, 0);
+            Process::start(name, command.stderr(Stdio::from(log)))
+        };
+        let rate = options.rate.to_string();
+        let seconds = options.seconds.unwrap_or(u64::from(u32::MAX)).to_string();
+        let produce = ["produce", TOPIC, "--file", file, "--repeat", "--rate", &rate, "--seconds", &seconds];
+        let consume = ["consume", TOPIC, "--group", GROUP, "--quiet"];
+        Ok(Load { producer: start("produce", &produce)?, consumer: start("consume", &consume)? })
+    }
+
+    /// Ends the producer, waits until the consumer has caught up, ends it too.
+    fn finish(&mut self, cluster: &Cluster) -> Result<()> {
+        let log =
+            |name: &str| std::fs::read_to_string(cluster.path(&format!("{name}.log"))).unwrap_or_default();
+        if self.producer.exited()?.is_none() {
+            self.producer.signal(rustix::process::Signal::TERM);
+        }
+        self.producer.wait_success(END_LIMIT).with_context(|| log("produce"))?;
+        poll_until("the consumer to catch up", END_LIMIT, || {
+            let lag = table::lag(cluster)?;
+            ensure!(lag.records == 0, "the lag is {} records", lag.records);
+            Ok(())
+        })?;
+        self.consumer.signal(rustix::process::Signal::TERM);
+        self.consumer.wait_success(END_LIMIT).with_context(|| log("consume"))
+    }
+}
+
+fn finish(cluster: &Cluster, probe: Option<Probe>, mut agent: Agent) -> Result<()> {
+    let verified = probe.as_ref().map(|probe| verify::run(cluster, probe));
+    agent.process.stop(END_LIMIT)?;
+    if let Some(mut probe) = probe {
+        probe.process.stop(END_LIMIT)?;
+    }
+    verified.unwrap_or_else(|| {
+        println!("without the probe there is nothing to compare");
+        Ok(())
+    })
+}
+
+/// A flag that an interrupt from the keyboard raises.
+fn stop_on_interrupt() -> Result<&'static AtomicBool> {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)).context("cannot watch for an interrupt")?;
+    Ok(&STOP)
+}

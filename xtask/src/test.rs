@@ -1,0 +1,46 @@
+//! `cargo xtask test`: every check, as CI runs them.
+
+use crate::shell::{self, cargo, root, target_dir};
+use crate::{build_ebpf, setup, tidy};
+use anyhow::Result;
+use std::path::PathBuf;
+
+/// The binaries that tests start; built as they ship.
+const BINARIES: [&str; 3] = ["streamhouse-agent", "streamhouse-cli", "streamhouse-probe"];
+
+/// The command.
+pub(crate) fn run() -> Result<()> {
+    setup::run()?;
+    shell::run(&mut cargo(&["fmt", "--all", "--check"]))?;
+    shell::run(cargo(&["fmt", "--check"]).current_dir(root().join("streamhouse-ebpf")))?;
+    tidy::run()?;
+    build_ebpf::run()?;
+    shell::run(&mut cargo(&[
+        "clippy",
+        "--locked",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "--deny",
+        "warnings",
+    ]))?;
+    build_binaries()?;
+    shell::run(
+        cargo(&["test", "--locked", "--workspace", "--no-fail-fast"])
+            .env("STREAMHOUSE_BIN_DIR", release_dir()),
+    )
+}
+
+/// Builds agent, command line and probe as they ship.
+pub(crate) fn build_binaries() -> Result<()> {
+    let mut build = cargo(&["build", "--locked", "--release"]);
+    for package in BINARIES {
+        build.args(["--package", package]);
+    }
+    shell::run(&mut build)
+}
+
+/// Where [`build_binaries`] puts them.
+pub(crate) fn release_dir() -> PathBuf {
+    target_dir().join("release")
+}
