@@ -10,7 +10,7 @@ use streamhouse_abi::{SITE_ARGUMENTS, SITE_NOP};
 use streamhouse_tests::Cluster;
 
 /// Each binary has the sites of its role, once; each is our nop, and before it the semaphore is tested and jumped over.
-pub fn every_site_is_our_nop_behind_its_semaphore(cluster: &Cluster) -> Result<()> {
+pub(crate) fn every_site_is_our_nop_behind_its_semaphore(cluster: &Cluster) -> Result<()> {
     let agent = check(&cluster.binaries.agent())?;
     for site in ["write", "object", "commit"] {
         ensure!(agent.contains(site), "the agent has no site {site}: {agent:?}");

@@ -7,7 +7,7 @@ use streamhouse_tests::{Cluster, Process, poll_until};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The agent is killed (SIGKILL) under load and started again: every record that was acknowledged can be read, once.
-pub fn acknowledged_records_survive_a_killed_agent(cluster: &Cluster) -> Result<()> {
+pub(crate) fn acknowledged_records_survive_a_killed_agent(cluster: &Cluster) -> Result<()> {
     let mut agent = cluster.start_agent()?;
     cluster.create_topic(&agent, "crash", 3)?;
     let mut command =

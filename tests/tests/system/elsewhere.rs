@@ -8,7 +8,7 @@ use streamhouse_tests::{Cluster, Process, poll_until};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// bpftrace lists every site of the client, and `str(arg0)` at `send` is the topic.
-pub fn bpftrace_prints_the_topic(cluster: &Cluster) -> Result<()> {
+pub(crate) fn bpftrace_prints_the_topic(cluster: &Cluster) -> Result<()> {
     let binary = cluster.binaries.cli();
     let listing = Command::new("bpftrace").args(["-l", &format!("usdt:{}:*", binary.display())]).output();
     let listing =

@@ -10,7 +10,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// Two million records through producer, agent and consumer: counts and bytes of send, write and poll equal the load
 /// generator's own record, and so does every latency bucket.
-pub fn two_million_records(cluster: &Cluster) -> Result<()> {
+pub(crate) fn two_million_records(cluster: &Cluster) -> Result<()> {
     let agent = cluster.start_agent()?;
     cluster.create_topic(&agent, TOPIC, 4)?;
     let probe = cluster.start_probe(&["--classic-buckets-per-octave", "8"])?;

@@ -8,7 +8,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// For over a minute, consumers with and without commits, on a busy and on an idle topic: none stalls, each gets
 /// everything, and the idle ones get the record that comes at the end.
-pub fn polling_for_more_than_a_minute(cluster: &Cluster) -> Result<()> {
+pub(crate) fn polling_for_more_than_a_minute(cluster: &Cluster) -> Result<()> {
     let agent = cluster.start_agent()?;
     cluster.create_topic(&agent, "busy", 3)?;
     cluster.create_topic(&agent, "idle", 3)?;

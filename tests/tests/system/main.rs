@@ -3,6 +3,8 @@
 //! One after the other, because the probe sees every process of the machine. A trial that needs what this machine does
 //! not allow is skipped with the reason printed, unless `STREAMHOUSE_REQUIRE_BPF=1`: then it fails.
 
+#![expect(clippy::print_stdout, reason = "a test runner")]
+
 mod bad_input;
 mod binaries;
 mod crash;
@@ -20,43 +22,46 @@ use streamhouse_tests::{Binaries, Cluster};
 /// A test: gets a log of its own in a scratch directory.
 type Test = fn(&Cluster) -> Result<()>;
 
-/// Tests that every machine can run.
-const EVERYWHERE: &[(&str, Test)] = &[
-    (
-        "binaries::every_site_is_our_nop_behind_its_semaphore",
-        binaries::every_site_is_our_nop_behind_its_semaphore,
-    ),
-    ("bad_input::names_records_and_topics", bad_input::names_records_and_topics),
-    ("bad_input::second_agent", bad_input::second_agent),
-    ("bad_input::full_disk", bad_input::full_disk),
-    (
-        "crash::acknowledged_records_survive_a_killed_agent",
-        crash::acknowledged_records_survive_a_killed_agent,
-    ),
-    ("long_runs::polling_for_more_than_a_minute", long_runs::polling_for_more_than_a_minute),
-];
+/// What a test needs of the machine.
+#[derive(Clone, Copy, PartialEq)]
+enum Needs {
+    Nothing,
+    /// To mount a file system.
+    Root,
+    /// To load programs into the kernel.
+    Bpf,
+}
 
-/// Tests that load programs into the kernel.
-const KERNEL: &[(&str, Test)] = &[
-    ("exact::two_million_records", exact::two_million_records),
-    ("trace::attached_before_and_after", trace::attached_before_and_after),
-    ("trace::killed_probe_leaves_nothing", trace::killed_probe_leaves_nothing),
-    ("elsewhere::bpftrace_lists_the_sites_and_prints_the_topic", elsewhere::bpftrace_prints_the_topic),
+const TESTS: &[(&str, Needs, Test)] = &[
+    ("bad_input::full_disk", Needs::Root, bad_input::full_disk),
+    ("bad_input::names_records_and_topics", Needs::Nothing, bad_input::names_records_and_topics),
+    ("bad_input::second_agent", Needs::Nothing, bad_input::second_agent),
+    ("binaries::nop_behind_semaphore", Needs::Nothing, binaries::every_site_is_our_nop_behind_its_semaphore),
+    ("crash::killed_agent", Needs::Nothing, crash::acknowledged_records_survive_a_killed_agent),
+    ("elsewhere::bpftrace", Needs::Bpf, elsewhere::bpftrace_prints_the_topic),
+    ("exact::two_million_records", Needs::Bpf, exact::two_million_records),
+    ("long_runs::polling", Needs::Nothing, long_runs::polling_for_more_than_a_minute),
+    ("trace::attached_before_and_after", Needs::Bpf, trace::attached_before_and_after),
+    ("trace::killed_probe_leaves_nothing", Needs::Bpf, trace::killed_probe_leaves_nothing),
 ];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let missing = what_the_probe_misses();
     let required = std::env::var_os("STREAMHOUSE_REQUIRE_BPF").is_some_and(|value| value == "1");
-    if let Some(missing) = missing.as_ref().filter(|_| !required) {
-        println!("kernel tests are skipped; the probe says:\n{missing}");
-    }
-    let mut trials: Vec<Trial> = EVERYWHERE.iter().map(|(name, test)| trial(name, *test)).collect();
-    for (name, test) in KERNEL {
-        trials.push(trial(name, *test).with_ignored_flag(missing.is_some() && !required));
-    }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let skipped = |needs, reason: Option<String>| {
+        let reason = reason.filter(|_| !required)?;
+        println!("tests that need {needs} are skipped: {reason}");
+        Some(())
+    };
+    let no_root = (!rustix::process::geteuid().is_root()).then(|| "this is not root".to_owned());
+    let no_root = skipped("to mount a file system", no_root).is_some();
+    let no_bpf = skipped("to load programs into the kernel", what_the_probe_misses()).is_some();
+    let trials = TESTS.iter().map(|(name, needs, test)| {
+        let skip = (*needs == Needs::Root && no_root) || (*needs == Needs::Bpf && no_bpf);
+        trial(name, *test).with_ignored_flag(skip)
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
 fn trial(name: &str, test: Test) -> Trial {

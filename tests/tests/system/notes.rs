@@ -8,19 +8,19 @@ use streamhouse_tests::Process;
 
 /// One site of the provider `streamhouse`, by virtual addresses of the file.
 #[derive(Clone, Debug)]
-pub struct Note {
+pub(crate) struct Note {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Address of the nop.
-    pub site: u64,
+    pub(crate) site: u64,
     /// Address of the semaphore.
-    pub semaphore: u64,
+    pub(crate) semaphore: u64,
     /// Argument string.
-    pub arguments: String,
+    pub(crate) arguments: String,
 }
 
 /// All notes of our provider. Binaries here are not prelinked: addresses are taken as they stand.
-pub fn read(path: &Path) -> Result<Vec<Note>> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Note>> {
     let bytes = std::fs::read(path)?;
     let file = object::File::parse(&*bytes)?;
     let section = file.section_by_name(".note.stapsdt").context("no .note.stapsdt")?;
@@ -43,7 +43,7 @@ pub fn read(path: &Path) -> Result<Vec<Note>> {
 }
 
 /// The semaphores of a running process, by site.
-pub fn semaphores(process: &Process, binary: &Path) -> Result<BTreeMap<String, u16>> {
+pub(crate) fn semaphores(process: &Process, binary: &Path) -> Result<BTreeMap<String, u16>> {
     let pid = process.pid();
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
     let name = std::fs::canonicalize(binary)?;

@@ -9,7 +9,7 @@ use streamhouse_tests::{Cluster, Process, ProduceReport, poll_until};
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// A probe that was there first and one that came later both count everything sent while they were attached.
-pub fn attached_before_and_after(cluster: &Cluster) -> Result<()> {
+pub(crate) fn attached_before_and_after(cluster: &Cluster) -> Result<()> {
     let first = cluster.start_probe(&[])?;
     let agent = cluster.start_agent()?;
     cluster.create_topic(&agent, "before", 2)?;
@@ -39,7 +39,7 @@ pub fn attached_before_and_after(cluster: &Cluster) -> Result<()> {
 }
 
 /// Killed under load, the probe leaves semaphores at 0 and processes that go on; a new one attaches again.
-pub fn killed_probe_leaves_nothing(cluster: &Cluster) -> Result<()> {
+pub(crate) fn killed_probe_leaves_nothing(cluster: &Cluster) -> Result<()> {
     let agent = cluster.start_agent()?;
     cluster.create_topic(&agent, "killed", 2)?;
     let mut command =
