@@ -41,7 +41,7 @@ pub struct Header {
     pub magic: u64,
     /// [`VERSION`].
     pub version: u32,
-    /// Process that owns the page. A forked child makes its own.
+    /// Process that owns the page, as its own pid namespace numbers it. A forked child makes its own.
     pub pid: u32,
     /// The nonce of the process's scopes.
     pub nonce: u64,
@@ -69,7 +69,7 @@ pub struct Slot {
     pub labels: u32,
     /// Raised by each publication of this cell: tells a slot from a later user of its cell.
     pub sequence: u64,
-    /// CLOCK_MONOTONIC nanoseconds of the last update.
+    /// CLOCK_MONOTONIC nanoseconds of the last update; 0 while there was none, and so no value yet.
     pub updated_ns: u64,
     /// The value, in the gauge's unit.
     pub value: u64,
@@ -107,7 +107,12 @@ pub struct StringHead {
     /// Length in bytes.
     pub len: u32,
     /// The first bytes; the others follow in the next cells.
-    pub bytes: [u8; 24],
+    pub bytes: [u8; StringHead::BYTES],
+}
+
+impl StringHead {
+    /// How many bytes of a string its first cell holds.
+    pub const BYTES: usize = 24;
 }
 
 /// What a slot may hold. The catalog gives each its metric name.
