@@ -1,0 +1,168 @@
+//! An object store with segments in it.
+
+use crate::{
+    Result, Segment, StorageError,
+    segment::{SEGMENT_PREFIX, segment_of},
+};
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, path::Path};
+use std::{ops::Range, sync::Arc};
+use streamhouse_core::SegmentId;
+use streamhouse_hooks::{
+    Instance, Operation, Scope, Started,
+    object::{self, Object},
+};
+
+/// Puts, reads and removes segments, and tells the hooks of each operation. Clones are cheap and share everything.
+#[derive(Clone)]
+pub struct SegmentStore {
+    objects: Arc<dyn ObjectStore>,
+    scope: Arc<Scope>,
+}
+
+impl std::fmt::Debug for SegmentStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SegmentStore").field("objects", &self.objects).finish_non_exhaustive()
+    }
+}
+
+/// An object that is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredObject {
+    /// Its key.
+    pub object: String,
+    /// The segment in it; `None` when the key is not one that an agent writes.
+    pub segment: Option<SegmentId>,
+    /// Its size.
+    pub bytes: u64,
+    /// When it was last written, in milliseconds since 1970-01-01 UTC by the object store's clock.
+    pub modified_ms: i64,
+}
+
+impl SegmentStore {
+    /// Segments in `objects`, used by `instance`.
+    pub fn new(objects: Arc<dyn ObjectStore>, instance: &Instance) -> Self {
+        Self { objects, scope: Arc::new(instance.scope("", None)) }
+    }
+
+    /// Stores a segment. When it returns, the object is as durable as the store makes it; it is part of the log only once
+    /// it is committed.
+    ///
+    /// # Errors
+    ///
+    /// `Exists` when there is an object under the key: it is never overwritten. `Full` and `Unavailable` when the store
+    /// failed; the object may be there or not, and nobody reads it as long as it is not committed.
+    pub async fn put(&self, segment: &Segment) -> Result<()> {
+        let started = object::start();
+        let key = Path::from(segment.object.as_str());
+        let put = self.objects.put_opts(&key, segment.payload.clone(), PutMode::Create.into()).await;
+        let stored = put.map(drop).map_err(|error| StorageError::of_store("store", &segment.object, error));
+        self.tell(Operation::Put, started, segment.bytes, stored)
+    }
+
+    /// Removes an object. One that is not there counts as removed.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` when the store failed; the object may still be there.
+    pub async fn delete(&self, object: &str) -> Result<()> {
+        let started = object::start();
+        let removed = match self.objects.delete(&Path::from(object)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(StorageError::of_store("remove", object, error)),
+        };
+        self.tell(Operation::Delete, started, 0, removed)
+    }
+
+    /// A range of an object, whole.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when there is no such object, `Corrupt` when it ends before the range does, `Unavailable` when the store
+    /// failed.
+    pub async fn get(&self, object: &str, range: Range<u64>) -> Result<Bytes> {
+        let started = object::start();
+        let got = self.objects.get_range(&Path::from(object), range.clone()).await;
+        let got = match got {
+            Ok(bytes) if bytes.len() as u64 == range.end - range.start => Ok(bytes),
+            Ok(bytes) => Err(ends_early(object, range.start + bytes.len() as u64, range.end)),
+            Err(error) => Err(StorageError::of_store("read", object, error)),
+        };
+        let bytes = got.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        match self.tell(Operation::Get, started, bytes, got) {
+            // Stores say "out of range" each in its own words: ask for the size.
+            Err(StorageError::Unavailable { operation, object, source }) => match self.size(&object).await {
+                Ok(size) if size < range.end => Err(ends_early(&object, size, range.end)),
+                _ => Err(StorageError::Unavailable { operation, object, source }),
+            },
+            got => got,
+        }
+    }
+
+    /// Size of an object, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when there is no such object, `Unavailable` when the store failed.
+    pub async fn size(&self, object: &str) -> Result<u64> {
+        let started = object::start();
+        let meta = self.objects.head(&Path::from(object)).await;
+        let size =
+            meta.map(|meta| meta.size).map_err(|error| StorageError::of_store("look at", object, error));
+        self.tell(Operation::Head, started, 0, size)
+    }
+
+    /// Every object where segments are, in no order: to find those that no commit knows. The hooks are told once, when the
+    /// listing ends.
+    ///
+    /// # Errors
+    ///
+    /// Items are `Unavailable` when the store failed.
+    pub fn list(&self) -> impl Stream<Item = Result<StoredObject>> + Send + 'static {
+        let listing = Listing { store: self.clone(), started: object::start(), status: 0 };
+        let objects = self.objects.list(Some(&Path::from(SEGMENT_PREFIX)));
+        objects.scan(listing, |listing, found| {
+            let found = found.map_err(|error| StorageError::of_store("list", SEGMENT_PREFIX, error));
+            listing.status = status(&found);
+            std::future::ready(Some(found.map(|meta| StoredObject {
+                segment: segment_of(meta.location.as_ref()),
+                object: meta.location.to_string(),
+                bytes: meta.size,
+                modified_ms: meta.last_modified.timestamp_millis(),
+            })))
+        })
+    }
+
+    fn tell<T>(&self, operation: Operation, started: Started, bytes: u64, result: Result<T>) -> Result<T> {
+        object::object(&self.scope, Object { operation, bytes, started, status: status(&result) });
+        result
+    }
+}
+
+/// A listing under way; its end is what the hooks are told of.
+struct Listing {
+    store: SegmentStore,
+    started: Started,
+    status: u8,
+}
+
+impl Drop for Listing {
+    fn drop(&mut self) {
+        let Listing { store, started, status } = self;
+        let event = Object { operation: Operation::List, bytes: 0, started: *started, status: *status };
+        object::object(&store.scope, event);
+    }
+}
+
+fn status<T>(result: &Result<T>) -> u8 {
+    result.as_ref().err().map_or(0, |error| error.kind().number())
+}
+
+fn ends_early(object: &str, size: u64, expected: u64) -> StorageError {
+    StorageError::Corrupt {
+        object: object.to_owned(),
+        position: size,
+        problem: format!("it ends here, before byte {expected}"),
+    }
+}
