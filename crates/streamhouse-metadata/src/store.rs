@@ -97,12 +97,14 @@ pub trait Segments: Send + Sync {
     /// error: nothing happened.
     async fn commit_flush(&self, flush: &Flush) -> Result<Vec<RangeOutcome>>;
 
-    /// What became of a flush, once no commit of it is under way on this store: one outcome a range, in the order of `flush.ranges`; `None` when it was never committed
-    /// (not even with every range fenced).
+    /// What became of a flush: one outcome a range, in the order of `flush.ranges`; `None` when it was not committed (not
+    /// even with every range fenced). Answers only when no commit of it is under way on this store, also none whose
+    /// caller has gone.
     async fn flush_outcome(&self, flush: &Flush) -> Result<Option<Vec<RangeOutcome>>>;
 
     /// The committed ranges from the one that holds `offset` on, in order, at most `max`. Empty when `offset` is at or
-    /// above the high watermark. An offset below the log start begins at the log start.
+    /// above the high watermark. An offset below the log start begins at the log start. `TopicNotFound` or
+    /// `PartitionNotFound` when there is no such partition.
     async fn ranges(&self, partition: &TopicPartition, offset: u64, max: u32) -> Result<Vec<SegmentRange>>;
 
     /// Whether a segment was committed.

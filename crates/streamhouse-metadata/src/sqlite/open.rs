@@ -1,15 +1,15 @@
 //! Opening the file: directories, connections, migrations.
 
-use super::errors::{self, IS_DIRECTORY, IS_FOREIGN, IS_NEWER, cannot_create, explain, unusable};
-use super::{SqliteMetadataStore, WRITE_RETRY_PAUSE, WRITE_WAIT_MAX};
+use super::errors::{IS_DIRECTORY, IS_FOREIGN, IS_NEWER, cannot_create, unusable};
+use super::{SqliteMetadataStore, WRITE_WAIT_MAX};
 use crate::error::Result;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use sqlx::{ConnectOptions, SqliteConnection};
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 static MIGRATOR: Migrator = sqlx::migrate!();
 
@@ -46,17 +46,21 @@ pub(super) async fn open(path: &Path) -> Result<SqliteMetadataStore> {
     let writer = options.clone().create_if_missing(true).busy_timeout(WRITER_BUSY_TIMEOUT);
     let reader = options.pragma("query_only", "ON").busy_timeout(READER_BUSY_TIMEOUT);
 
-    migrate(&path, &writer).await?;
     let pool = SqlitePoolOptions::new()
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
         .acquire_timeout(WRITE_WAIT_MAX);
-    Ok(SqliteMetadataStore {
+    let mut store = SqliteMetadataStore {
         path: path.into(),
         writer: pool.clone().max_connections(1).connect_lazy_with(writer),
         readers: pool.max_connections(READERS_MAX).connect_lazy_with(reader),
-    })
+    };
+    store.migrate().await?;
+    // Two links to one file mean one agent lock.
+    let real = store.path.canonicalize().map_err(|error| cannot_create(&store.path, error))?;
+    store.path = real.into();
+    Ok(store)
 }
 
 /// Creates the directory and those above it, each durable before the next.
@@ -75,66 +79,28 @@ fn create_directory(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Brings the file up to date, while other processes may be doing the same.
-async fn migrate(path: &Path, options: &SqliteConnectOptions) -> Result<()> {
-    let deadline = Instant::now() + WRITE_WAIT_MAX;
-    loop {
-        match try_migrate(options).await {
-            Ok(()) => return Ok(()),
-            Err(Refused::Foreign) => {
-                let source = sqlx::Error::Protocol("the file belongs to another program".into());
-                return Err(unusable(path, IS_FOREIGN, source));
-            }
-            Err(Refused::Failed(error)) if errors::is_busy(&error) && Instant::now() < deadline => {
-                tokio::time::sleep(WRITE_RETRY_PAUSE).await;
-            }
-            Err(Refused::Failed(sqlx::Error::Migrate(error))) => {
-                return Err(explain_migration(path, *error));
-            }
-            Err(Refused::Failed(error)) => return Err(explain(path, error)),
+impl SqliteMetadataStore {
+    /// Brings the file up to date, while other processes may be doing the same: one transaction around all migrations,
+    /// so the second finds them done.
+    async fn migrate(&self) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        let ours = is_ours(&mut transaction).await.map_err(|error| self.failed(error))?;
+        if !ours {
+            let source = sqlx::Error::Protocol("the file belongs to another program".into());
+            return Err(unusable(&self.path, IS_FOREIGN, source));
         }
+        MIGRATOR.run(&mut *transaction).await.map_err(|error| match error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => self.failed(error),
+            // Every other error says that the file's migrations are not those of this program.
+            error => unusable(&self.path, IS_NEWER, sqlx::Error::Migrate(Box::new(error))),
+        })?;
+        self.commit(transaction).await
     }
-}
-
-enum Refused {
-    Foreign,
-    Failed(sqlx::Error),
-}
-
-impl From<sqlx::Error> for Refused {
-    fn from(error: sqlx::Error) -> Self {
-        Refused::Failed(error)
-    }
-}
-
-async fn try_migrate(options: &SqliteConnectOptions) -> Result<(), Refused> {
-    let mut connection = options.connect().await?;
-    // One transaction around all migrations: of two processes on a new file, the second finds them done.
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    check_ours(&mut transaction).await?;
-    match MIGRATOR.run(&mut *transaction).await {
-        Ok(()) => {}
-        Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
-            return Err(error.into());
-        }
-        Err(error) => return Err(sqlx::Error::Migrate(Box::new(error)).into()),
-    }
-    transaction.commit().await?;
-    connection.close().await?;
-    Ok(())
 }
 
 /// A file with tables in it that this program did not make is left alone.
-async fn check_ours(connection: &mut SqliteConnection) -> Result<(), Refused> {
+async fn is_ours(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
     let application: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await?;
     let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(connection).await?;
-    if application == APPLICATION_ID || (application == 0 && tables == 0) {
-        Ok(())
-    } else {
-        Err(Refused::Foreign)
-    }
-}
-
-fn explain_migration(path: &Path, error: MigrateError) -> crate::MetadataError {
-    unusable(path, IS_NEWER, sqlx::Error::Migrate(Box::new(error)))
+    Ok(application == APPLICATION_ID || (application == 0 && tables == 0))
 }

@@ -1,9 +1,9 @@
 //! Flushes: committed, looked up, read.
 
-use super::{SqliteMetadataStore, json, not_found, now_ms, signed, unsigned};
+use super::{SqliteMetadataStore, json, now_ms, signed, unsigned};
 use crate::error::{MetadataError, Result};
 use crate::model::{Flush, FlushRange, RangeOutcome, SegmentRange};
-use crate::store::Segments;
+use crate::store::{Segments, Topics};
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
 use std::collections::{HashMap, HashSet};
@@ -57,19 +57,18 @@ const SELECT_OUTCOME: &str = "
     WHERE s.id = ?1
     ORDER BY j.key";
 
-/// The ranges of a partition are dense, so the one that holds an offset is the last that begins at or below it. One row
-/// of nulls when the partition has nothing there, no row when there is no such partition.
+/// The ranges of a partition are dense, so the one that holds an offset is the last that begins at or below it.
 const SELECT_RANGES: &str = "
     SELECT s.id, s.object, r.base_offset, r.end_offset, r.position, r.bytes, r.index_position, r.index_bytes,
            s.committed_ms
     FROM topics t
     CROSS JOIN partitions p ON p.topic_id = t.id AND p.partition = ?2
-    LEFT JOIN segment_ranges r
-           ON r.topic_id = p.topic_id AND r.partition = p.partition AND ?3 < p.high_watermark
-          AND r.base_offset >= (SELECT max(base_offset) FROM segment_ranges
-                                WHERE topic_id = p.topic_id AND partition = p.partition
-                                  AND base_offset <= max(?3, p.log_start))
-    LEFT JOIN segments s ON s.seq = r.segment
+    CROSS JOIN segment_ranges r
+            ON r.topic_id = p.topic_id AND r.partition = p.partition AND ?3 < p.high_watermark
+           AND r.base_offset >= (SELECT max(base_offset) FROM segment_ranges
+                                 WHERE topic_id = p.topic_id AND partition = p.partition
+                                   AND base_offset <= max(?3, p.log_start))
+    CROSS JOIN segments s ON s.seq = r.segment
     WHERE t.name = ?1
     ORDER BY r.base_offset
     LIMIT ?4";
@@ -78,11 +77,12 @@ const SELECT_RANGES: &str = "
 impl Segments for SqliteMetadataStore {
     async fn commit_flush(&self, flush: &Flush) -> Result<Vec<RangeOutcome>> {
         check(flush)?;
+        let object_bytes = signed("an object size of", flush.object_bytes)?;
         let mut transaction = self.begin().await?;
         let inserted: Option<(i64, i64)> = sqlx::query_as(INSERT_SEGMENT)
             .bind(id_bytes(flush.segment))
             .bind(&flush.object)
-            .bind(signed("an object size of", flush.object_bytes)?)
+            .bind(object_bytes)
             .bind(flush.agent.as_str())
             .fetch_optional(&mut *transaction)
             .await
@@ -117,14 +117,15 @@ impl Segments for SqliteMetadataStore {
             .bind(partition.partition)
             // An offset that SQL cannot hold is above every high watermark.
             .bind(i64::try_from(offset).unwrap_or(i64::MAX))
-            .bind(max.max(1))
+            .bind(max)
             .fetch_all(&self.readers)
             .await
             .map_err(|error| self.failed(error))?;
         if rows.is_empty() {
-            return Err(self.why_not_found(partition).await?);
+            // Nothing to read is an answer only for a partition that exists.
+            self.watermarks(std::slice::from_ref(partition)).await?;
         }
-        rows.into_iter().take(max as usize).filter_map(|row| row.parse().transpose()).collect()
+        rows.into_iter().map(segment_range).collect()
     }
 
     async fn segment_exists(&self, segment: SegmentId) -> Result<bool> {
@@ -251,15 +252,6 @@ impl SqliteMetadataStore {
             .map_err(|error| self.failed(error))?;
         Ok((!rows.is_empty()).then(|| rows.into_iter().map(outcome).collect()))
     }
-
-    async fn why_not_found(&self, at: &TopicPartition) -> Result<MetadataError> {
-        let partitions: Option<u32> = sqlx::query_scalar("SELECT partitions FROM topics WHERE name = ?1")
-            .bind(at.topic.as_str())
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(|error| self.failed(error))?;
-        Ok(not_found(at, partitions))
-    }
 }
 
 fn outcome(stands: bool) -> RangeOutcome {
@@ -303,38 +295,24 @@ fn check(flush: &Flush) -> Result<()> {
     Ok(())
 }
 
-#[derive(sqlx::FromRow)]
-struct RangeRow {
-    id: Option<Vec<u8>>,
-    object: Option<String>,
-    base_offset: Option<i64>,
-    end_offset: Option<i64>,
-    position: Option<i64>,
-    bytes: Option<i64>,
-    index_position: Option<i64>,
-    index_bytes: Option<i64>,
-    committed_ms: Option<i64>,
-}
+/// The columns of `SELECT_RANGES`.
+type RangeRow = (Vec<u8>, String, i64, i64, i64, i64, i64, i64, i64);
 
-impl RangeRow {
-    /// `None` for the row that says there is nothing.
-    fn parse(self) -> Result<Option<SegmentRange>> {
-        let (Some(id), Some(object), Some(committed_ms)) = (self.id, self.object, self.committed_ms) else {
-            return Ok(None);
-        };
-        let id: [u8; 16] = id
-            .try_into()
-            .map_err(|id: Vec<u8>| MetadataError::Corrupt(format!("a segment id of {} bytes", id.len())))?;
-        Ok(Some(SegmentRange {
-            segment: SegmentId(u128::from_be_bytes(id)),
-            object,
-            base_offset: unsigned(self.base_offset.unwrap_or(-1))?,
-            end_offset: unsigned(self.end_offset.unwrap_or(-1))?,
-            position: unsigned(self.position.unwrap_or(-1))?,
-            bytes: unsigned(self.bytes.unwrap_or(-1))?,
-            index_position: unsigned(self.index_position.unwrap_or(-1))?,
-            index_bytes: unsigned(self.index_bytes.unwrap_or(-1))?,
-            committed_ms,
-        }))
-    }
+fn segment_range(row: RangeRow) -> Result<SegmentRange> {
+    let (id, object, base_offset, end_offset, position, bytes, index_position, index_bytes, committed_ms) =
+        row;
+    let id: [u8; 16] = id
+        .try_into()
+        .map_err(|id: Vec<u8>| MetadataError::Corrupt(format!("a segment id of {} bytes", id.len())))?;
+    Ok(SegmentRange {
+        segment: SegmentId(u128::from_be_bytes(id)),
+        object,
+        base_offset: unsigned(base_offset)?,
+        end_offset: unsigned(end_offset)?,
+        position: unsigned(position)?,
+        bytes: unsigned(bytes)?,
+        index_position: unsigned(index_position)?,
+        index_bytes: unsigned(index_bytes)?,
+        committed_ms,
+    })
 }
