@@ -1,12 +1,23 @@
 //! The kernel program: load it, attach it to the sites of a file. The only unsafe code of the probe.
 
+mod error;
+mod features;
+mod maps;
+mod object;
+mod sys;
+
+pub use error::{AttachError, LoadError, ObjectError};
+pub use features::{Feature, probe_features};
+pub use maps::Maps;
+
 use std::borrow::Cow;
+use std::ffi::CString;
 use std::fs::File;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 
 use streamhouse_abi::Site;
+use streamhouse_abi::map::Cookie;
 
 /// A loaded kernel program with its maps.
 #[derive(Debug)]
@@ -20,12 +31,8 @@ pub struct Kernel {
 /// The loaded program. Attaches through `&self`, so that it can be shared.
 #[derive(Debug)]
 pub struct Program {
-    _fd: OwnedFd,
+    fd: OwnedFd,
 }
-
-/// The maps of the loaded program.
-#[derive(Debug)]
-pub struct Maps {}
 
 /// Where one site is in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,46 +46,11 @@ pub struct SiteOffsets {
 }
 
 /// The program is attached to a file while this lives; dropping it detaches and the semaphores read 0 again.
+///
+/// The kernel does the same when the process that holds it ends, however it ends.
 #[derive(Debug)]
 pub struct Link {
     _fd: OwnedFd,
-}
-
-/// Why the kernel program could not be found.
-#[derive(Debug, thiserror::Error)]
-pub enum ObjectError {
-    /// Neither inside this binary nor named.
-    #[error(
-        "this probe was built without its kernel program: build it with `cargo xtask build-ebpf`, \
-         then build the probe again or name the file with --bpf-object"
-    )]
-    NotBuilt,
-    /// Named, and not readable.
-    #[error(
-        "cannot read the kernel program {path}: {source}; name a file that `cargo xtask build-ebpf` made"
-    )]
-    Unreadable {
-        /// The file named.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-/// Why the kernel program was not loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// A capability is missing.
-    #[error("{0}")]
-    Denied(String),
-}
-
-/// Why a file's sites were not attached.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// A capability is missing.
-    #[error("{0}")]
-    Denied(String),
 }
 
 /// The kernel program's object: the file at `path` when there is one, else what was built into this binary.
@@ -87,10 +59,22 @@ pub enum AttachError {
 ///
 /// [`ObjectError`] says how to build it or that the file cannot be read.
 pub fn object(path: Option<&Path>) -> Result<Cow<'static, [u8]>, ObjectError> {
-    let path = path.ok_or(ObjectError::NotBuilt)?;
-    std::fs::read(path)
-        .map(Cow::Owned)
-        .map_err(|source| ObjectError::Unreadable { path: path.to_owned(), source })
+    match path {
+        Some(path) => std::fs::read(path)
+            .map(Cow::Owned)
+            .map_err(|source| ObjectError::Unreadable { path: path.to_owned(), source }),
+        None => embedded().map(Cow::Borrowed).ok_or(ObjectError::NotBuilt),
+    }
+}
+
+#[cfg(embedded_bpf)]
+fn embedded() -> Option<&'static [u8]> {
+    Some(aya::include_bytes_aligned!(env!("STREAMHOUSE_BPF_OBJECT")))
+}
+
+#[cfg(not(embedded_bpf))]
+fn embedded() -> Option<&'static [u8]> {
+    None
 }
 
 impl Kernel {
@@ -100,32 +84,45 @@ impl Kernel {
     ///
     /// [`LoadError`] names the capability or kernel feature that is missing and what to do.
     pub fn load(object: &[u8]) -> Result<Kernel, LoadError> {
-        Err(LoadError::Denied(format!("an object of {} bytes", object.len())))
+        object::load(object)
     }
 }
 
 impl Program {
     /// Attaches every site of an already opened file at once, in every process that maps it now or later.
-    /// `target` is the probe's number of the file.
+    ///
+    /// `target` is the probe's number of the file. The kernel reaches the file through the descriptor, so that what the
+    /// caller has checked is what is attached to, wherever its path leads by now.
     ///
     /// # Errors
     ///
     /// [`AttachError`] names the capability or kernel feature that is missing and what to do.
     pub fn attach(&self, file: &File, target: u32, sites: &[SiteOffsets]) -> Result<Link, AttachError> {
-        Err(AttachError::Denied(format!("{file:?} {target} {sites:?}")))
+        if sites.is_empty() {
+            return Err(AttachError::NoSites);
+        }
+        let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).expect("digits hold no NUL");
+        let offsets: Vec<u64> = sites.iter().map(|site| site.offset).collect();
+        let semaphores: Vec<u64> = sites.iter().map(|site| site.semaphore_offset).collect();
+        let cookies: Vec<u64> =
+            sites.iter().map(|site| Cookie { target, site: site.site as u16 }.to_bits()).collect();
+        sys::link_uprobes(self.fd.as_fd(), &path, &offsets, &semaphores, &cookies)
+            .map(|fd| Link { _fd: fd })
+            .map_err(|error| self.refused(error))
     }
-}
 
-/// One thing the kernel program needs, and whether this kernel and these capabilities give it.
-#[derive(Clone, Debug)]
-pub struct Feature {
-    /// What it is.
-    pub name: &'static str,
-    /// What was found, or what is missing and what to do.
-    pub state: Result<String, String>,
-}
+    fn refused(&self, error: std::io::Error) -> AttachError {
+        match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => AttachError::Denied(error::missing_capabilities()),
+            Some(libc::EINVAL | libc::EOPNOTSUPP) if !self.can_link() => AttachError::Unsupported,
+            _ => AttachError::File(error),
+        }
+    }
 
-/// Finds out by trying what this kernel and these capabilities allow.
-pub fn probe_features(object: &[u8]) -> Vec<Feature> {
-    vec![Feature { name: "kernel program", state: Ok(format!("{} bytes", object.len())) }]
+    /// Whether the kernel knows uprobe_multi links: one that does looks at the path before it gives up
+    /// (`bpf_uprobe_multi_link_attach` gives EBADF for what is no regular file), one that does not refuses with EINVAL.
+    fn can_link(&self) -> bool {
+        let refusal = sys::link_uprobes(self.fd.as_fd(), c"/", &[1], &[0], &[0]).err();
+        refusal.and_then(|error| error.raw_os_error()) == Some(libc::EBADF)
+    }
 }

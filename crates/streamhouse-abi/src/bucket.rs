@@ -78,14 +78,23 @@ fn search(thresholds: &[u64; TABLE], shift: u64, value: u64) -> usize {
     let exponent = 63 - value.leading_zeros() as u64;
     let eighth = ((value << (63 - exponent)) >> 60) & 7;
     let linear = 8 * exponent + eighth;
-    let mut index = (linear.saturating_sub(shift) & 0xff) as usize;
-    if value > thresholds[index & 0xff] {
+    let mut index = linear.saturating_sub(shift) as usize;
+    if value > thresholds[in_table(index)] {
         index += 1;
     }
-    if value > thresholds[index & 0xff] {
+    if value > thresholds[in_table(index)] {
         index += 1;
     }
     index
+}
+
+/// The index, which is below `TABLE`, as one that the verifier knows to be: the compiler can tell from the value's
+/// range and would leave the mask out, the verifier cannot.
+#[inline(always)]
+fn in_table(index: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    let index = core::hint::black_box(index);
+    index & (TABLE - 1)
 }
 
 /// The bucket of a duration in nanoseconds; always below [`COUNT`].
