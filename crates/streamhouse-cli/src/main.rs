@@ -1,2 +1,62 @@
-//! x
-fn main() {}
+//! `streamhouse`: topics, produce, consume, groups, lag.
+//!
+//! One file per command; each opens what it needs, does its work through the client library and shows the outcome for
+//! people or, with `--json`, for machines. An error is one sentence on standard error and exit status 1.
+
+mod args;
+mod consume;
+mod generator;
+mod groups;
+mod lag;
+mod output;
+mod pace;
+mod parse;
+mod pending;
+mod printer;
+mod produce;
+mod progress;
+mod report;
+mod run;
+mod source;
+mod topic;
+
+use crate::args::{Cli, Command};
+use crate::output::Output;
+use clap::Parser;
+use std::io::Write;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("STREAMHOUSE_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let outcome = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(execute(cli));
+            // A read of standard input cannot be taken back: do not wait for it.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(anyhow::anyhow!("threads cannot be started: {error}; look at the process limits")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell when standard error is closed.
+            let _ = writeln!(std::io::stderr(), "error: {}", output::sentence(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn execute(cli: Cli) -> anyhow::Result<()> {
+    let output = Output { json: cli.json };
+    match cli.command {
+        Command::Topic(command) => topic::execute(command, &cli.places, output).await,
+        Command::Produce(command) => produce::execute(*command, &cli.places, output).await,
+        Command::Consume(command) => consume::execute(*command, &cli.places, output).await,
+        Command::Groups(command) => groups::execute(command, &cli.places, output).await,
+        Command::Lag(command) => lag::execute(&command, &cli.places, output).await,
+    }
+}

@@ -1,0 +1,102 @@
+//! The command line, and the stores it names.
+
+use crate::{consume, groups, lag, produce, topic};
+use anyhow::{Result, bail};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::sync::Arc;
+use streamhouse_client::Admin;
+use streamhouse_metadata::{MetadataStore, SqliteMetadataStore};
+
+/// StreamHouse: an event log on object storage.
+#[derive(Debug, Parser)]
+#[command(name = "streamhouse", version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) places: Places,
+    /// Print JSON on standard output.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create, list and describe topics.
+    #[command(subcommand)]
+    Topic(topic::Topic),
+    /// Send records: lines of a file or of standard input, or made up by a load generator.
+    Produce(Box<produce::Produce>),
+    /// Read records for a consumer group.
+    Consume(Box<consume::Consume>),
+    /// List, describe and move consumer groups.
+    #[command(subcommand)]
+    Groups(groups::Groups),
+    /// Show how far groups are behind, in records and in seconds.
+    Lag(lag::Lag),
+}
+
+/// Where the log is.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Places {
+    /// The metadata store: an SQLite file.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "STREAMHOUSE_METADATA_PATH",
+        default_value = "./streamhouse/metadata.db"
+    )]
+    metadata_path: PathBuf,
+    /// The object store: a directory.
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "STREAMHOUSE_OBJECT_STORE_PATH",
+        default_value = "./streamhouse/objects"
+    )]
+    object_store_path: PathBuf,
+}
+
+impl Places {
+    /// The metadata store, which must be there: a mistyped path must not look like an empty log.
+    pub(crate) async fn metadata(&self) -> Result<Arc<dyn MetadataStore>> {
+        if !self.metadata_path.exists() {
+            bail!(
+                "there is no metadata store at {}; give the agent's with --metadata-path or STREAMHOUSE_METADATA_PATH, \
+                 or begin a new one with `streamhouse topic create`",
+                self.metadata_path.display()
+            );
+        }
+        self.metadata_or_new().await
+    }
+
+    /// The metadata store, made if need be.
+    pub(crate) async fn metadata_or_new(&self) -> Result<Arc<dyn MetadataStore>> {
+        Ok(Arc::new(SqliteMetadataStore::new(&self.metadata_path).await?))
+    }
+
+    /// What manages topics and groups of an existing metadata store.
+    pub(crate) async fn admin(&self) -> Result<Admin> {
+        Ok(Admin::new(self.metadata().await?))
+    }
+
+    /// The object store.
+    pub(crate) fn objects(&self) -> Result<Arc<dyn object_store::ObjectStore>> {
+        Ok(streamhouse_storage::open_local(&self.object_store_path)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,252 @@
+//! `streamhouse consume`: reads records for a group.
+
+use crate::args::Places;
+use crate::output::{Output, human_bytes, note};
+use crate::parse::{self, CommitEvery};
+use crate::printer::Printer;
+use crate::progress::Progress;
+use crate::report::{ConsumeReport, ConsumeTally, ReportFile};
+use crate::run::{RunArgs, stop_on_signals};
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use std::io;
+use std::time::{Duration, Instant};
+use streamhouse_client::{ConsumedRecord, Consumer, OffsetReset};
+use tokio_util::sync::CancellationToken;
+
+/// A poll that finds nothing ends after this time, to look whether the run should stop.
+const POLL_TIMEOUT: Duration = Duration::from_millis(200);
+/// Most records of one poll: large, since what a poll costs once is then spread over many.
+const POLL_RECORDS: usize = 10_000;
+/// What goes wrong for a while is tried again for this long before the run ends.
+const RETRY_FOR: Duration = Duration::from_secs(30);
+
+/// What to read.
+#[derive(Debug, Args)]
+pub(crate) struct Consume {
+    /// The topics; every partition of each.
+    #[arg(required = true, value_name = "TOPIC")]
+    topics: Vec<String>,
+    /// The group: reading resumes at its committed offsets.
+    #[arg(long)]
+    group: String,
+    /// Where to begin when the group has committed nothing.
+    #[arg(long, value_enum, default_value_t = Reset::Earliest)]
+    from: Reset,
+    /// Stop after this many records.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_records: Option<u64>,
+    /// Stop when no record has come for this many seconds.
+    #[arg(long, value_name = "S", value_parser = parse::seconds)]
+    idle_exit: Option<Duration>,
+    /// Commit after so many records, such as 10000, or so much time; also at the end.
+    #[arg(long, value_name = "N|TIME", default_value = "5s", value_parser = parse::commit_every)]
+    commit_every: CommitEvery,
+    /// Commit nothing: the group stays where it is.
+    #[arg(long, conflicts_with = "commit_every")]
+    no_commit: bool,
+    /// Most records of one poll.
+    #[arg(long, value_name = "N", default_value_t = POLL_RECORDS)]
+    poll_records: usize,
+    /// Print each record's key and this text before its value.
+    #[arg(long, value_name = "TEXT")]
+    key_separator: Option<String>,
+    /// Print no records.
+    #[arg(long)]
+    quiet: bool,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Where a new group begins.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Reset {
+    /// At the first record there is.
+    Earliest,
+    /// After the last record there is.
+    Latest,
+}
+
+/// Does it.
+pub(crate) async fn execute(command: Consume, places: &Places, output: Output) -> Result<()> {
+    let stop = stop_on_signals()?;
+    let mut builder = Consumer::builder()
+        .group_id(&command.group)
+        .topics(command.topics.clone())
+        .metadata_store(places.metadata().await?)
+        .object_store(places.objects()?)
+        .offset_reset(match command.from {
+            Reset::Earliest => OffsetReset::Earliest,
+            Reset::Latest => OffsetReset::Latest,
+        })
+        .max_poll_records(command.poll_records);
+    if let Some(id) = &command.run.client_id {
+        builder = builder.client_id(id);
+    }
+    let report_file = ReportFile::create(command.run.report.as_deref())?;
+    let mut run = Run {
+        consumer: builder.build().await?,
+        printer: Printer::new(output.json, command.quiet, command.key_separator.as_deref()),
+        progress: Progress::new(command.max_records, command.quiet),
+        tally: ConsumeTally::default(),
+        commits: Commits::new(&command),
+        committable: true,
+    };
+
+    command.run.begin(&stop).await?;
+    let read = run.read(&command, &stop).await;
+    let committed = if run.committable { run.commits.last(&mut run.consumer).await } else { Ok(()) };
+    let closed = run.consumer.close().await;
+    run.progress.finish();
+
+    let report = run.tally.into_report();
+    report_file.write(&report)?;
+    if command.quiet && output.json {
+        output.show(&report, summary)?;
+    } else {
+        note(&summary(&report));
+    }
+    read?;
+    committed?;
+    Ok(closed?)
+}
+
+struct Run {
+    consumer: Consumer,
+    printer: Printer,
+    progress: Progress,
+    tally: ConsumeTally,
+    commits: Commits,
+    /// False once records were returned that nobody got to see.
+    committable: bool,
+}
+
+impl Run {
+    /// Polls until the limit, idleness, `stop`, or whoever reads standard output ends it.
+    async fn read(&mut self, command: &Consume, stop: &CancellationToken) -> Result<()> {
+        let mut left = command.max_records.unwrap_or(u64::MAX);
+        let mut last_record = Instant::now();
+        let mut last_success = Instant::now();
+        // A poll is never dropped half done: it is short, and its end is awaited.
+        while left > 0 && !stop.is_cancelled() {
+            let records = match self.consumer.poll(POLL_TIMEOUT).await {
+                Ok(records) => records,
+                Err(error) if error.kind().is_retryable() && last_success.elapsed() < RETRY_FOR => {
+                    note(&format!("polling again: {error}"));
+                    tokio::time::sleep(POLL_TIMEOUT).await;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            last_success = Instant::now();
+            if records.is_empty() {
+                if command.idle_exit.is_some_and(|limit| last_record.elapsed() >= limit) {
+                    break;
+                }
+            } else {
+                last_record = last_success;
+                self.count(&records);
+                let wanted = records.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                left -= wanted as u64;
+                if !self.print(&records[..wanted])? {
+                    break;
+                }
+                self.give_back(&records[wanted..]).await?;
+            }
+            self.commits.due(&mut self.consumer, records.len() as u64).await?;
+            self.progress.update(self.tally.total);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, records: &[ConsumedRecord]) {
+        self.tally.polled();
+        for run in records.chunk_by(|a, b| a.partition == b.partition && a.topic == b.topic) {
+            let bytes = run.iter().map(record_bytes).sum();
+            self.tally.returned(run[0].topic.as_str(), run[0].partition, run.len() as u64, bytes);
+        }
+    }
+
+    /// Prints; false when nobody reads any more.
+    fn print(&mut self, records: &[ConsumedRecord]) -> Result<bool> {
+        match self.printer.print(records) {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                self.committable = false;
+                if error.kind() == io::ErrorKind::BrokenPipe { Ok(false) } else { Err(error.into()) }
+            }
+        }
+    }
+
+    /// Moves the group's position back to before records that were polled beyond the limit.
+    async fn give_back(&mut self, records: &[ConsumedRecord]) -> Result<()> {
+        for run in records.chunk_by(|a, b| a.partition == b.partition && a.topic == b.topic) {
+            self.consumer.seek(run[0].topic.as_str(), run[0].partition, run[0].offset).await?;
+        }
+        Ok(())
+    }
+}
+
+/// When to commit.
+struct Commits {
+    every: Option<CommitEvery>,
+    records: u64,
+    last: Instant,
+}
+
+impl Commits {
+    fn new(command: &Consume) -> Commits {
+        let every = (!command.no_commit).then_some(command.commit_every);
+        Commits { every, records: 0, last: Instant::now() }
+    }
+
+    /// Commits if it is time to, after a poll that returned `records`. A store that is busy is asked again later.
+    async fn due(&mut self, consumer: &mut Consumer, records: u64) -> Result<()> {
+        self.records += records;
+        let due = match self.every {
+            None => false,
+            Some(CommitEvery::Records(every)) => self.records >= every,
+            Some(CommitEvery::Time(every)) => self.records > 0 && self.last.elapsed() >= every,
+        };
+        if !due {
+            return Ok(());
+        }
+        match consumer.commit().await {
+            Ok(()) => {
+                self.records = 0;
+                self.last = Instant::now();
+                Ok(())
+            }
+            Err(error) if error.kind().is_retryable() => {
+                note(&format!("committing again later: {error}"));
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn last(&mut self, consumer: &mut Consumer) -> Result<()> {
+        if self.every.is_some() && self.records > 0 {
+            consumer.commit().await?;
+        }
+        Ok(())
+    }
+}
+
+fn record_bytes(record: &ConsumedRecord) -> u64 {
+    let headers: usize = record.headers.iter().map(|header| header.name.len() + header.value.len()).sum();
+    (record.key.as_ref().map_or(0, |key| key.len()) + record.value.len() + headers) as u64
+}
+
+fn summary(report: &ConsumeReport) -> String {
+    let total = format!("{} records ({})", report.records, human_bytes(report.bytes as f64));
+    if report.seconds == 0.0 {
+        return total;
+    }
+    let per_second = human_bytes(report.bytes as f64 / report.seconds);
+    format!(
+        "{total} in {:.3} s: {:.0} records/s, {per_second}/s",
+        report.seconds,
+        report.records as f64 / report.seconds
+    )
+}

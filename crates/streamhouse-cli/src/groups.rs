@@ -1,0 +1,159 @@
+//! `streamhouse groups`: list, describe, reset-offsets.
+
+use crate::args::Places;
+use crate::lag::{self, LagRow};
+use crate::output::{Output, Table, or_dash};
+use anyhow::{Result, ensure};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use streamhouse_client::{Admin, OffsetTarget};
+use streamhouse_metadata::GroupOffset;
+
+/// What to do with groups.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Groups {
+    /// List all groups.
+    List,
+    /// Show a group's position and lag on every partition it has committed on.
+    Describe {
+        /// The group.
+        group: String,
+    },
+    /// Move a group on a topic. Stop its consumers first: a running one overwrites this with its next commit.
+    ResetOffsets(ResetOffsets),
+}
+
+/// Where to move a group.
+#[derive(Debug, Args)]
+pub(crate) struct ResetOffsets {
+    /// The group.
+    group: String,
+    /// The topic.
+    #[arg(long)]
+    topic: String,
+    /// Only this partition; else all.
+    #[arg(long, value_name = "N")]
+    partition: Option<u32>,
+    /// The next offset to read: earliest, latest or a number.
+    #[arg(long, value_name = "OFFSET")]
+    to: OffsetTarget,
+    /// Show what would change and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct GroupRow {
+    group: String,
+    partitions: u32,
+    lag_records: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ResetRow {
+    group: String,
+    topic: String,
+    partition: u32,
+    /// What was committed before; null when nothing was.
+    from: Option<u64>,
+    to: u64,
+    dry_run: bool,
+}
+
+/// Does it.
+pub(crate) async fn execute(command: Groups, places: &Places, output: Output) -> Result<()> {
+    let admin = places.admin().await?;
+    match command {
+        Groups::List => {
+            let groups = admin.groups().await?;
+            let row = |group: &streamhouse_metadata::Group| GroupRow {
+                group: group.id.to_string(),
+                partitions: group.partitions,
+                lag_records: group.lag_records,
+            };
+            output.show(&groups.iter().map(row).collect::<Vec<_>>(), |rows| groups_table(rows))
+        }
+        Groups::Describe { group } => {
+            let offsets = admin.describe_group(&group).await?;
+            let rows: Vec<_> = offsets.iter().map(|offset| LagRow::new(&group, offset)).collect();
+            output.show(&rows, |rows| lag::table(rows))
+        }
+        Groups::ResetOffsets(reset) => {
+            let rows = reset_offsets(&admin, &reset).await?;
+            output.show(&rows, |rows| reset_table(rows))
+        }
+    }
+}
+
+async fn reset_offsets(admin: &Admin, reset: &ResetOffsets) -> Result<Vec<ResetRow>> {
+    let before = admin.lag(&reset.group, &reset.topic).await?;
+    let mut rows = plan(&before, reset)?;
+    if !reset.dry_run {
+        let moved = admin.reset_offsets(&reset.group, &reset.topic, reset.partition, reset.to).await?;
+        // What is latest may have moved on since the plan.
+        for (row, (_, offset)) in rows.iter_mut().zip(moved) {
+            row.to = offset;
+        }
+    }
+    Ok(rows)
+}
+
+fn plan(before: &[GroupOffset], reset: &ResetOffsets) -> Result<Vec<ResetRow>> {
+    if let Some(partition) = reset.partition {
+        let known = before.iter().any(|offset| offset.partition.partition == partition);
+        ensure!(
+            known,
+            "partition {partition} of topic {} does not exist; the topic has {} partitions, counted from 0",
+            reset.topic,
+            before.len()
+        );
+    }
+    let wanted =
+        |offset: &&GroupOffset| reset.partition.is_none_or(|only| offset.partition.partition == only);
+    before.iter().filter(wanted).map(|offset| plan_partition(offset, reset)).collect()
+}
+
+fn plan_partition(before: &GroupOffset, reset: &ResetOffsets) -> Result<ResetRow> {
+    let (start, end) = (before.watermarks.log_start, before.watermarks.high_watermark);
+    let to = match reset.to {
+        OffsetTarget::Earliest => start,
+        OffsetTarget::Latest => end,
+        OffsetTarget::Offset(offset) => offset,
+    };
+    ensure!(
+        (start..=end).contains(&to),
+        "offset {to} is outside of {}, which goes from {start} to {end}; use an offset between them",
+        before.partition
+    );
+    Ok(ResetRow {
+        group: reset.group.clone(),
+        topic: before.partition.topic.to_string(),
+        partition: before.partition.partition,
+        from: before.committed,
+        to,
+        dry_run: reset.dry_run,
+    })
+}
+
+fn groups_table(groups: &[GroupRow]) -> String {
+    let mut table = Table::new(["GROUP", "PARTITIONS", "LAG RECORDS"]);
+    for row in groups {
+        table.row([row.group.clone(), row.partitions.to_string(), row.lag_records.to_string()]);
+    }
+    table.text()
+}
+
+fn reset_table(rows: &[ResetRow]) -> String {
+    let mut table = Table::new(["GROUP", "TOPIC", "PARTITION", "FROM", "TO"]);
+    for row in rows {
+        table.row([
+            row.group.clone(),
+            row.topic.clone(),
+            row.partition.to_string(),
+            or_dash(row.from),
+            row.to.to_string(),
+        ]);
+    }
+    let text = table.text();
+    if rows.iter().any(|row| row.dry_run) { format!("{text}dry run: nothing was changed\n") } else { text }
+}

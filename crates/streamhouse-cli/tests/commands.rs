@@ -1,0 +1,111 @@
+//! Commands that need no agent: topics, groups, lag, and what users get wrong.
+
+mod support;
+
+use serde_json::json;
+use support::{Log, stderr};
+
+#[test]
+fn topics_are_created_listed_and_described() {
+    let log = Log::new();
+    assert_eq!(
+        log.ok(&["topic", "create", "orders", "--partitions", "3"]),
+        "created topic orders with 3 partitions\n"
+    );
+    let created = log.json(&["topic", "create", "audit"]);
+    assert_eq!((&created["name"], &created["partitions"]), (&json!("audit"), &json!(1)));
+
+    assert_eq!(log.ok(&["topic", "list"]), "TOPIC   PARTITIONS\naudit            1\norders           3\n");
+    let list = log.json(&["topic", "list"]);
+    let names: Vec<_> = list.as_array().unwrap().iter().map(|topic| &topic["name"]).collect();
+    assert_eq!(names, ["audit", "orders"]);
+
+    let described = log.json(&["topic", "describe", "orders"]);
+    assert_eq!(described["name"], "orders");
+    let empty = |partition: u32| {
+        json!({"partition": partition, "log_start": 0, "high_watermark": 0,
+               "agent": null, "address": null, "epoch": null})
+    };
+    assert_eq!(described["partitions"], json!([empty(0), empty(1), empty(2)]));
+    let table = log.ok(&["topic", "describe", "orders"]);
+    assert_eq!(table.lines().count(), 4, "{table}");
+}
+
+#[test]
+fn wrong_topics_are_refused_with_what_to_do() {
+    let log = Log::new();
+    log.fails(&["topic", "list"], &["there is no metadata store at", "--metadata-path", "topic create"]);
+    log.ok(&["topic", "create", "orders"]);
+    log.fails(&["topic", "create", "orders"], &["orders exists already"]);
+    log.fails(&["topic", "create", "a/b"], &["\"a/b\"", "1 to 249 characters"]);
+    log.fails(&["topic", "create", "none", "--partitions", "0"], &["partition"]);
+    log.fails(&["topic", "describe", "missing"], &["missing does not exist", "streamhouse topic create"]);
+    log.fails(&["produce", "missing", "--generate", "1"], &["missing does not exist"]);
+    log.fails(&["produce", "orders", "--partition", "1", "--generate", "1"], &["partition 1", "1 partition"]);
+    log.fails(&["consume", "missing", "--group", "g"], &["missing does not exist"]);
+    log.fails(&["consume", "orders", "--group", "a b"], &["invalid group id"]);
+}
+
+#[test]
+fn files_that_cannot_be_used_are_refused_before_the_first_record() {
+    let log = Log::new();
+    log.ok(&["topic", "create", "orders"]);
+    let missing = log.path("missing/file");
+    let missing = missing.to_str().unwrap();
+    log.fails(&["produce", "orders", "--file", missing], &[missing, "cannot be read"]);
+    log.fails(
+        &["produce", "orders", "--generate", "1", "--report", missing],
+        &[missing, "cannot be written"],
+    );
+    log.fails(&["produce", "orders", "--generate", "1", "--size", "2MiB"], &["2097152 bytes", "--size"]);
+}
+
+#[test]
+fn wrong_usage_ends_with_status_2() {
+    let log = Log::new();
+    let usages: [&[&str]; 7] = [
+        &[],
+        &["topic"],
+        &["consume", "orders"],
+        &["produce", "orders", "--rate", "0"],
+        &["produce", "orders", "--repeat"],
+        &["produce", "orders", "--generate", "1", "--linger", "5"],
+        &["groups", "reset-offsets", "g", "--topic", "orders", "--to", "somewhere"],
+    ];
+    for arguments in usages {
+        let output = log.command(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn groups_are_moved_within_what_can_be_read() {
+    let log = Log::new();
+    log.ok(&["topic", "create", "orders", "--partitions", "2"]);
+    assert_eq!(log.json(&["groups", "list"]), json!([]));
+    assert_eq!(log.json(&["lag"]), json!([]));
+    log.fails(&["groups", "describe", "billing"], &["group billing does not exist"]);
+    log.fails(&["lag", "--group", "billing"], &["group billing does not exist"]);
+
+    let reset = |more: &[&'static str]| [&["groups", "reset-offsets", "billing", "--topic"], more].concat();
+    log.fails(&reset(&["missing", "--to", "latest"]), &["missing does not exist"]);
+    log.fails(&reset(&["orders", "--to", "7"]), &["offset 7 is outside of orders/0", "from 0 to 0"]);
+    log.fails(&reset(&["orders", "--to", "latest", "--partition", "2"]), &["partition 2", "2 partitions"]);
+    let dry = log.ok(&reset(&["orders", "--to", "latest", "--dry-run"]));
+    assert!(dry.ends_with("dry run: nothing was changed\n"), "{dry}");
+    assert_eq!(log.json(&["groups", "list"]), json!([]));
+
+    let moved = log.json(&reset(&["orders", "--to", "earliest", "--partition", "1"]));
+    let row = json!({"group": "billing", "topic": "orders", "partition": 1, "from": null, "to": 0, "dry_run": false});
+    assert_eq!(moved, json!([row]));
+    assert_eq!(
+        log.json(&["groups", "list"]),
+        json!([{"group": "billing", "partitions": 1, "lag_records": 0}])
+    );
+    let lag = json!([{"group": "billing", "topic": "orders", "partition": 1, "committed": 0, "log_start": 0,
+                      "high_watermark": 0, "lag_records": 0, "lag_seconds": 0.0}]);
+    assert_eq!(log.json(&["groups", "describe", "billing"]), lag);
+    assert_eq!(log.json(&["lag", "--group", "billing"]), lag);
+    assert_eq!(log.json(&["lag"]), lag);
+    assert!(log.ok(&["lag"]).starts_with("GROUP    TOPIC   PARTITION  COMMITTED"));
+}
