@@ -271,9 +271,8 @@ impl<'d, R: ReadRef<'d>> Image<'d, R> {
         if note.semaphore == 0 {
             return Err(Refusal::NoSemaphore);
         }
-        let semaphore_offset = self
-            .offset_of(note.semaphore.wrapping_add(moved), 2, elf::PF_W)
-            .ok_or(Refusal::BadSemaphore)?;
+        let semaphore_offset =
+            self.offset_of(note.semaphore.wrapping_add(moved), 2, elf::PF_W).ok_or(Refusal::BadSemaphore)?;
         // The kernel refuses the whole link for one semaphore at an odd offset; 0 would mean none.
         let misplaced = semaphore_offset == 0 || semaphore_offset % 2 != 0;
         if misplaced || self.data.read_bytes_at(semaphore_offset, 2).is_err() {
@@ -285,7 +284,9 @@ impl<'d, R: ReadRef<'d>> Image<'d, R> {
     /// File offset of `len` bytes at an address that a segment with `flags` loads from the file.
     fn offset_of(&self, address: u64, len: u64, flags: elf::ProgramFlags) -> Option<u64> {
         self.segments.iter().find_map(|segment| {
-            if segment.p_type.get(self.endian) != elf::PT_LOAD || !segment.p_flags.get(self.endian).contains(flags) {
+            if segment.p_type.get(self.endian) != elf::PT_LOAD
+                || !segment.p_flags.get(self.endian).contains(flags)
+            {
                 return None;
             }
             let within = address.checked_sub(segment.p_vaddr.get(self.endian))?;

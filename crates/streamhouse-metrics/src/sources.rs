@@ -126,7 +126,9 @@ mod tests {
     fn fed(metrics: SiteMetrics) -> Vec<&'static Metric> {
         let SiteMetrics { records, bytes, errors, operations, duration, sizes } = metrics;
         let mut all = vec![duration];
-        all.extend(records.into_iter().chain(bytes).chain(operations).chain(errors.map(|(_, metric)| metric)));
+        all.extend(
+            records.into_iter().chain(bytes).chain(operations).chain(errors.map(|(_, metric)| metric)),
+        );
         all.extend(sizes.into_iter().flat_map(|(records, bytes)| [records, bytes]));
         all
     }
@@ -167,7 +169,8 @@ mod tests {
         let gauges = Gauge::ALL.into_iter().map(|gauge| of_gauge(gauge).metric);
         let fed: HashSet<_> = sites.chain(gauges).map(|metric| metric.name).collect();
         for metric in catalog::ALL {
-            let own = metric.name.starts_with("streamhouse_probe_") || metric.name == "streamhouse_process_up";
+            let own =
+                metric.name.starts_with("streamhouse_probe_") || metric.name == "streamhouse_process_up";
             assert!(own || fed.contains(metric.name), "nothing feeds {}", metric.name);
         }
     }

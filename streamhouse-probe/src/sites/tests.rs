@@ -94,7 +94,14 @@ fn file(notes: &[u8]) -> Vec<u8> {
     let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
     bytes.resize(16, 0);
     bytes.extend(words(&[(2, 3), (2, machine), (4, 1), (8, 0), (8, 64), (8, sections_at as u64), (4, 0)]));
-    bytes.extend(words(&[(2, 64), (2, PROGRAM_HEADER as u64), (2, 2), (2, SECTION_HEADER as u64), (2, 4), (2, 3)]));
+    bytes.extend(words(&[
+        (2, 64),
+        (2, PROGRAM_HEADER as u64),
+        (2, 2),
+        (2, SECTION_HEADER as u64),
+        (2, 4),
+        (2, 3),
+    ]));
     assert_eq!(bytes.len(), HEADER);
     bytes.extend(segment(5, TEXT, 0x1000));
     bytes.extend(segment(6, DATA, 0x1000));

@@ -1,0 +1,315 @@
+//! State pages → values that are true now, by label set.
+//!
+//! A process keeps values such as lag in a sealed memfd ([`streamhouse_abi::page`]). The probe keeps the file open and
+//! copies it at each scrape: nothing is mapped, so no process can make the probe fault, and nothing changes between
+//! check and use. When a process goes, its page is read a last time and folded into what is kept for
+//! [`KEPT_AFTER_EXIT`], so that memory does not grow with the number of processes that ever ran.
+
+mod layout;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use layout::{
+    PAGE_SLOTS_MAX, PageHead, PageLabels, Rejection, SlotValue, Slots, parse_head, parse_slots,
+};
+pub use source::{PageFile, Sought, open};
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use streamhouse_abi::Role;
+use streamhouse_abi::limits::PROCESSES_MAX;
+use streamhouse_abi::page::Gauge;
+use streamhouse_metrics::sources::{Merge, of_gauge};
+
+use crate::collect::KEPT_AFTER_EXIT;
+
+/// Most series of all pages together.
+pub const SERIES_MAX: usize = 10_000;
+/// Most bytes copied from all pages together in one scrape.
+const SCRAPE_BYTES_MAX: usize = 64 << 20;
+/// Most counters of one page. An agent has one.
+const PAGE_COUNTERS_MAX: usize = 64;
+/// A larger buffer is given back after the scrape.
+const BUFFER_KEPT_BYTES: usize = 1 << 20;
+
+/// One series of the state plane.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GaugeKey {
+    /// What it is.
+    pub gauge: Gauge,
+    /// Whose it is.
+    pub labels: PageLabels,
+}
+
+/// A process as its page introduces it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessKey {
+    /// What it made first.
+    pub role: Role,
+    /// Agent or client id.
+    pub instance_id: Arc<str>,
+}
+
+/// What the pages said at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// Values in the gauges' units.
+    pub series: BTreeMap<GaugeKey, u64>,
+    /// Whether a process with this role and id runs.
+    pub processes: BTreeMap<ProcessKey, bool>,
+    /// Pages copied since the probe started.
+    pub pages_read: u64,
+    /// Pages and slots not believed since the probe started.
+    pub rejected: BTreeMap<Rejection, u64>,
+}
+
+/// The pages of all processes that run, and what is left of those that do not.
+#[derive(Debug, Default)]
+pub struct Pages {
+    live: HashMap<u32, LivePage>,
+    kept: BTreeMap<GaugeKey, Kept>,
+    kept_processes: BTreeMap<ProcessKey, Instant>,
+    pages_read: u64,
+    rejected: BTreeMap<Rejection, u64>,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct LivePage {
+    file: PageFile,
+    /// What each counter of the page was when it was last read: what it added outlives its slot.
+    counters: HashMap<(GaugeKey, (u32, u64)), u64>,
+}
+
+/// What is left of processes that have gone, and of counters that were retired.
+#[derive(Debug)]
+struct Kept {
+    value: u64,
+    updated_ns: u64,
+    since: Instant,
+}
+
+/// A value being merged from the slots of running processes.
+#[derive(Default)]
+struct Merged {
+    value: u64,
+    updated_ns: u64,
+}
+
+impl Pages {
+    /// Takes a process's page in. What does not fit into [`PROCESSES_MAX`] is rejected.
+    pub fn add(&mut self, pid: u32, file: PageFile) {
+        if self.live.len() >= PROCESSES_MAX as usize {
+            return self.reject(Rejection::TooMuch, 1);
+        }
+        self.kept_processes.remove(&file.process());
+        self.live.insert(pid, LivePage { file, counters: HashMap::new() });
+    }
+
+    /// Counts a page that could not be taken in.
+    pub fn reject(&mut self, reason: Rejection, count: u64) {
+        if count > 0 {
+            *self.rejected.entry(reason).or_default() += count;
+        }
+    }
+
+    /// Reads the page of a process that has gone for the last time and keeps what it said.
+    pub fn exited(&mut self, pid: u32, now: Instant) {
+        let Some(mut page) = self.live.remove(&pid) else { return };
+        let slots = self.read_page(&page.file, &mut { SCRAPE_BYTES_MAX }).unwrap_or_default();
+        for slot in &slots {
+            self.note_counter(&mut page, slot);
+            self.keep_last(slot, now);
+        }
+        for ((key, _), value) in page.counters {
+            self.keep_counter(key, value, now);
+        }
+        if self.kept_processes.len() < PROCESSES_MAX as usize {
+            self.kept_processes.insert(page.file.process(), now);
+        }
+    }
+
+    /// Copies every page and merges what they say with what is left of processes that have gone.
+    pub fn read(&mut self, now: Instant) -> State {
+        let mut merged = BTreeMap::new();
+        let mut budget = SCRAPE_BYTES_MAX;
+        let mut live = std::mem::take(&mut self.live);
+        for page in live.values_mut() {
+            if let Some(slots) = self.read_page(&page.file, &mut budget) {
+                self.fold_retired(page, &slots, now);
+                for slot in &slots {
+                    self.note_counter(page, slot);
+                    self.merge_gauge(&mut merged, slot);
+                }
+            }
+            for ((key, _), value) in &page.counters {
+                self.merge_counter(&mut merged, key, *value);
+            }
+        }
+        self.live = live;
+        self.shrink_buffer();
+        self.merge_kept(&mut merged, now);
+        State {
+            series: merged.into_iter().map(|(key, merged)| (key, merged.value)).collect(),
+            processes: self.processes(now),
+            pages_read: self.pages_read,
+            rejected: self.rejected.clone(),
+        }
+    }
+
+    /// The values of a page, or none when the process serves them itself.
+    fn read_page(&mut self, file: &PageFile, budget: &mut usize) -> Option<Vec<SlotValue>> {
+        if file.serves_metrics {
+            return None;
+        }
+        match file.read(&mut self.buffer, budget) {
+            Ok(slots) => {
+                self.pages_read += 1;
+                self.reject(Rejection::BadSlot, slots.rejected);
+                Some(slots.values)
+            }
+            Err(reason) => {
+                self.reject(reason, 1);
+                None
+            }
+        }
+    }
+
+    /// Remembers how far a counter of a page has come.
+    fn note_counter(&mut self, page: &mut LivePage, slot: &SlotValue) {
+        if of_gauge(slot.gauge).merge != Merge::AddAll {
+            return;
+        }
+        let at = (slot.key(), slot.publication);
+        if page.counters.len() >= PAGE_COUNTERS_MAX && !page.counters.contains_key(&at) {
+            return self.reject(Rejection::TooManySeries, 1);
+        }
+        let last = page.counters.entry(at).or_default();
+        *last = slot.value.max(*last);
+    }
+
+    /// Invariant 9: what a counter has added stays when its slot is retired.
+    fn fold_retired(&mut self, page: &mut LivePage, slots: &[SlotValue], now: Instant) {
+        let published: HashSet<_> = slots.iter().map(|slot| (slot.gauge, slot.publication)).collect();
+        let retired: Vec<_> = page
+            .counters
+            .extract_if(|(key, publication), _| !published.contains(&(key.gauge, *publication)))
+            .collect();
+        for ((key, _), value) in retired {
+            self.keep_counter(key, value, now);
+        }
+    }
+
+    fn merge_gauge(&mut self, merged: &mut BTreeMap<GaugeKey, Merged>, slot: &SlotValue) {
+        let merge = of_gauge(slot.gauge).merge;
+        if merge == Merge::AddAll {
+            return;
+        }
+        let Some(into) = self.merged_entry(merged, slot.key()) else { return };
+        match merge {
+            Merge::Latest if slot.updated_ns >= into.updated_ns => into.value = slot.value,
+            Merge::Latest => {}
+            Merge::AddLive | Merge::AddAll => into.value = into.value.saturating_add(slot.value),
+        }
+        into.updated_ns = into.updated_ns.max(slot.updated_ns);
+    }
+
+    fn merge_counter(&mut self, merged: &mut BTreeMap<GaugeKey, Merged>, key: &GaugeKey, value: u64) {
+        if let Some(into) = self.merged_entry(merged, key.clone()) {
+            into.value = into.value.saturating_add(value);
+        }
+    }
+
+    /// `None` when there is no room for another series.
+    fn merged_entry<'m>(
+        &mut self,
+        merged: &'m mut BTreeMap<GaugeKey, Merged>,
+        key: GaugeKey,
+    ) -> Option<&'m mut Merged> {
+        if merged.len() >= SERIES_MAX && !merged.contains_key(&key) {
+            self.reject(Rejection::TooManySeries, 1);
+            return None;
+        }
+        Some(merged.entry(key).or_default())
+    }
+
+    /// Adds what is kept, and forgets what no process has continued for long enough.
+    fn merge_kept(&mut self, merged: &mut BTreeMap<GaugeKey, Merged>, now: Instant) {
+        self.kept.retain(|key, kept| {
+            let counter = of_gauge(key.gauge).merge == Merge::AddAll;
+            match merged.get_mut(key) {
+                Some(live) if counter => {
+                    live.value = live.value.saturating_add(kept.value);
+                    kept.since = now;
+                    true
+                }
+                Some(_) => false,
+                None => now.saturating_duration_since(kept.since) < KEPT_AFTER_EXIT,
+            }
+        });
+        for (key, kept) in &self.kept {
+            if merged.len() < SERIES_MAX || merged.contains_key(key) {
+                let Kept { value, updated_ns, .. } = *kept;
+                merged.entry(key.clone()).or_insert(Merged { value, updated_ns });
+            }
+        }
+    }
+
+    /// Keeps the last value of a gauge; of one that is only true of a running process, that it is 0 now.
+    fn keep_last(&mut self, slot: &SlotValue, now: Instant) {
+        let value = match of_gauge(slot.gauge).merge {
+            Merge::Latest => slot.value,
+            Merge::AddLive => 0,
+            Merge::AddAll => return,
+        };
+        if let Some(kept) = self.kept_entry(slot.key(), now)
+            && slot.updated_ns >= kept.updated_ns
+        {
+            *kept = Kept { value, updated_ns: slot.updated_ns, since: now };
+        }
+    }
+
+    fn keep_counter(&mut self, key: GaugeKey, value: u64, now: Instant) {
+        if let Some(kept) = self.kept_entry(key, now) {
+            kept.value = kept.value.saturating_add(value);
+            kept.since = now;
+        }
+    }
+
+    /// `None` when there is no room: the series then ends with its process.
+    fn kept_entry(&mut self, key: GaugeKey, now: Instant) -> Option<&mut Kept> {
+        if self.kept.len() >= SERIES_MAX && !self.kept.contains_key(&key) {
+            self.reject(Rejection::TooManySeries, 1);
+            return None;
+        }
+        Some(self.kept.entry(key).or_insert(Kept { value: 0, updated_ns: 0, since: now }))
+    }
+
+    fn processes(&mut self, now: Instant) -> BTreeMap<ProcessKey, bool> {
+        self.kept_processes.retain(|_, since| now.saturating_duration_since(*since) < KEPT_AFTER_EXIT);
+        let gone = self.kept_processes.keys().map(|key| (key.clone(), false));
+        let live = self.live.values().map(|page| (page.file.process(), true));
+        gone.chain(live).collect()
+    }
+
+    fn shrink_buffer(&mut self) {
+        if self.buffer.capacity() > BUFFER_KEPT_BYTES {
+            self.buffer = Vec::new();
+        }
+    }
+}
+
+impl PageFile {
+    fn process(&self) -> ProcessKey {
+        ProcessKey { role: self.role, instance_id: self.instance_id.clone() }
+    }
+}
+
+impl SlotValue {
+    fn key(&self) -> GaugeKey {
+        GaugeKey { gauge: self.gauge, labels: self.labels.clone() }
+    }
+}

@@ -1,0 +1,111 @@
+//! The state page of a process: find its memfd among the process's files, check it, copy it.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::SealFlags;
+use streamhouse_abi::Role;
+use streamhouse_abi::limits::AGENT_PAGE_BYTES;
+use streamhouse_abi::page::ARENA_OFFSET;
+
+use super::layout::{PageHead, Rejection, Slots, parse_head, parse_slots};
+use crate::files::{FileId, open_regular};
+
+/// Most open files of a process that are looked through for its page.
+const FILES_MAX: usize = 65_536;
+
+/// An opened state page. The file is kept: it gives the final values when the process has gone.
+#[derive(Debug)]
+pub struct PageFile {
+    file: File,
+    size: u64,
+    /// What the process made first.
+    pub role: Role,
+    /// Agent or client id.
+    pub instance_id: Arc<str>,
+    /// The process serves its metrics itself.
+    pub serves_metrics: bool,
+}
+
+/// What looking for a process's page gave.
+#[derive(Debug)]
+pub enum Sought {
+    /// It is there.
+    Page(PageFile),
+    /// Not yet: the process is still making it, or has gone.
+    NotYet,
+    /// It is another process's, inherited by a fork.
+    Inherited,
+    /// It is not believed.
+    Rejected(Rejection),
+}
+
+/// Opens the page `id`, which the process maps, through its open files. `process` is its directory in `/proc`;
+/// `own_pid` is its pid as it sees it itself.
+pub fn open(process: &Path, id: FileId, own_pid: u32) -> Sought {
+    let Some(path) = find_descriptor(process, id) else { return Sought::NotYet };
+    let Ok((file, stat)) = open_regular(&path) else { return Sought::NotYet };
+    if FileId::of(&stat) != id {
+        return Sought::NotYet;
+    }
+    match check(file, stat.st_size.try_into().unwrap_or(0), own_pid) {
+        Ok(sought) => sought,
+        Err(rejection) => Sought::Rejected(rejection),
+    }
+}
+
+fn find_descriptor(process: &Path, id: FileId) -> Option<std::path::PathBuf> {
+    let entries = std::fs::read_dir(process.join("fd")).ok()?;
+    entries.take(FILES_MAX).filter_map(Result::ok).map(|entry| entry.path()).find(|path| {
+        // Following the link asks what the file is; it opens nothing.
+        rustix::fs::stat(path).is_ok_and(|stat| FileId::of(&stat) == id)
+    })
+}
+
+/// Believes a file to be the page of the process that calls itself `own_pid`, or not.
+pub(super) fn check(file: File, size: u64, own_pid: u32) -> Result<Sought, Rejection> {
+    // Only a memfd answers; an ordinary file is an invalid argument.
+    let seals = rustix::fs::fcntl_get_seals(&file).map_err(|_| Rejection::NotSealed)?;
+    if !seals.contains(SealFlags::SHRINK | SealFlags::GROW) {
+        return Err(Rejection::NotSealed);
+    }
+    if !(ARENA_OFFSET as u64..=AGENT_PAGE_BYTES as u64).contains(&size) {
+        return Err(Rejection::BadSize);
+    }
+    let Some(head) = read_head(&file, size)? else { return Ok(Sought::NotYet) };
+    if head.pid != own_pid {
+        return Ok(Sought::Inherited);
+    }
+    let PageHead { role, instance_id, serves_metrics, .. } = head;
+    Ok(Sought::Page(PageFile { file, size, role, instance_id, serves_metrics }))
+}
+
+fn read_head(file: &File, size: u64) -> Result<Option<PageHead>, Rejection> {
+    let mut bytes = [0; ARENA_OFFSET];
+    read_at(file, &mut bytes, 0).map_err(|_| Rejection::Unreadable)?;
+    parse_head(&bytes, size)
+}
+
+/// Fills `buffer` from `offset`.
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+impl PageFile {
+    /// Copies what is in use into `buffer` and reads it. `budget` is how many bytes may still be read, and is lowered.
+    ///
+    /// # Errors
+    ///
+    /// A [`Rejection`] when it is not believed, or larger than the budget.
+    pub(super) fn read(&self, buffer: &mut Vec<u8>, budget: &mut usize) -> Result<Slots, Rejection> {
+        let head = read_head(&self.file, self.size)?.ok_or(Rejection::BadHeader)?;
+        let len = head.used_bytes - ARENA_OFFSET;
+        *budget = budget.checked_sub(len).ok_or(Rejection::TooMuch)?;
+        buffer.clear();
+        buffer.resize(len, 0);
+        read_at(&self.file, buffer, ARENA_OFFSET as u64).map_err(|_| Rejection::Unreadable)?;
+        Ok(parse_slots(buffer))
+    }
+}
