@@ -1,13 +1,12 @@
 //! Whether anyone looks, and what the kernel needs to see what a site points to.
 
-use crate::arch::Semaphore;
 use streamhouse_abi::UNTIMED;
 use tracing::Level;
 
-/// Whether a tracer is attached or `tracing` listens at `level`: a load and an untaken branch each.
+/// Whether anyone looks: a tracer is attached, or `tracing` listens at `level`.
 #[inline(always)]
-pub(crate) fn at(semaphore: &Semaphore, level: Level) -> bool {
-    !cfg!(feature = "disabled") && (semaphore.is_on() || tracing::level_enabled!(level))
+pub(crate) fn at(attached: bool, level: Level) -> bool {
+    !cfg!(feature = "disabled") && (attached || tracing::level_enabled!(level))
 }
 
 /// The duration for a `tracing` event: the field is left out when there is none.

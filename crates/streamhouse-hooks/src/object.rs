@@ -4,7 +4,7 @@ use crate::look;
 use crate::{Operation, Scope, Started};
 use tracing::Level;
 
-site!("object");
+site!("object", Object);
 
 const LEVEL: Level = Level::DEBUG;
 
@@ -29,7 +29,7 @@ pub fn start() -> Started {
 
 #[inline]
 pub(crate) fn looked_at() -> bool {
-    look::at(&SEMAPHORE, LEVEL)
+    look::at(attached(), LEVEL)
 }
 
 /// Tells whoever looks that an operation ended; its duration ends now. Never blocks, fails or panics.
@@ -45,7 +45,7 @@ pub fn object(scope: &Scope, event: Object) {
 fn observe(scope: &Scope, event: Object) {
     let Object { operation, bytes, started, status } = event;
     let duration_ns = started.elapsed_ns();
-    if SEMAPHORE.is_on() {
+    if attached() {
         fire(scope.touched(), 0, bytes, duration_ns, u64::from(status), operation as u64);
     }
     tracing::event!(

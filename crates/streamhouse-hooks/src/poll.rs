@@ -4,7 +4,7 @@ use crate::look;
 use crate::{Scope, Started};
 use tracing::Level;
 
-site!("poll");
+site!("poll", Poll);
 
 const LEVEL: Level = Level::TRACE;
 
@@ -29,7 +29,7 @@ pub fn start() -> Started {
 
 #[inline]
 pub(crate) fn looked_at() -> bool {
-    look::at(&SEMAPHORE, LEVEL)
+    look::at(attached(), LEVEL)
 }
 
 /// Tells whoever looks that a partition returned records; its duration ends now. Never blocks, fails or panics.
@@ -45,7 +45,7 @@ pub fn poll(scope: &Scope, event: Poll) {
 fn observe(scope: &Scope, event: Poll) {
     let Poll { records, bytes, started, status } = event;
     let duration_ns = started.elapsed_ns();
-    if SEMAPHORE.is_on() {
+    if attached() {
         fire(scope.touched(), records, bytes, duration_ns, u64::from(status), 0);
     }
     tracing::event!(

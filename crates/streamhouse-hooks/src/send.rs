@@ -5,7 +5,7 @@ use crate::look;
 use streamhouse_abi::{Bin, Bins, bucket};
 use tracing::Level;
 
-site!("send");
+site!("send", Send<'_>);
 
 const LEVEL: Level = Level::TRACE;
 
@@ -26,23 +26,23 @@ pub struct Send<'a> {
 
 #[inline]
 pub(crate) fn looked_at() -> bool {
-    look::at(&SEMAPHORE, LEVEL)
+    look::at(attached(), LEVEL)
 }
 
 /// Tells whoever looks that a batch was acknowledged or failed. Never blocks, fails or panics.
 #[inline]
 pub fn send(scope: &Scope, event: Send<'_>) {
     if looked_at() {
-        observe(scope, &event);
+        observe(scope, event);
     }
 }
 
 #[cold]
 #[inline(never)]
-fn observe(scope: &Scope, event: &Send<'_>) {
-    let &Send { records, bytes, sent_ns, ended_ns, status } = event;
+fn observe(scope: &Scope, event: Send<'_>) {
+    let Send { records, bytes, sent_ns, ended_ns, status } = event;
     let sum_ns = sent_ns.iter().fold(0, |sum: u64, sent| sum.saturating_add(ended_ns.saturating_sub(*sent)));
-    if SEMAPHORE.is_on() {
+    if attached() {
         if status == 0 {
             let bins = bin(sent_ns, ended_ns);
             let detail = look::touched(&bins) as u64;

@@ -4,7 +4,7 @@ use crate::look;
 use crate::{Scope, Started};
 use tracing::Level;
 
-site!("write");
+site!("write", Write);
 
 const LEVEL: Level = Level::DEBUG;
 
@@ -29,7 +29,7 @@ pub fn start() -> Started {
 
 #[inline]
 pub(crate) fn looked_at() -> bool {
-    look::at(&SEMAPHORE, LEVEL)
+    look::at(attached(), LEVEL)
 }
 
 /// Tells whoever looks that a batch was committed or failed; its duration ends now. Never blocks, fails or panics.
@@ -45,7 +45,7 @@ pub fn write(scope: &Scope, event: Write) {
 fn observe(scope: &Scope, event: Write) {
     let Write { records, bytes, started, status } = event;
     let duration_ns = started.elapsed_ns();
-    if SEMAPHORE.is_on() {
+    if attached() {
         fire(scope.touched(), records, bytes, duration_ns, u64::from(status), 0);
     }
     tracing::event!(

@@ -25,7 +25,7 @@ macro_rules! emit {
                 "994: .balign 4",
                 ".popsection",
                 ".ifndef _.stapsdt.base",
-                ".pushsection .stapsdt.base, \"aG\", \"progbits\", .stapsdt.base, comdat",
+                ".pushsection .stapsdt.base, \"aGR\", \"progbits\", .stapsdt.base, comdat",
                 ".weak _.stapsdt.base",
                 ".hidden _.stapsdt.base",
                 "_.stapsdt.base: .space 1",
@@ -45,6 +45,13 @@ macro_rules! emit {
                 in("x5") $a5,
             )
         }
+    };
+}
+
+/// Whether anyone is attached.
+macro_rules! attached {
+    ($semaphore:ident) => {
+        $semaphore.load(std::sync::atomic::Ordering::Relaxed) != 0
     };
 }
 

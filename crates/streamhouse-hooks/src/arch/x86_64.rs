@@ -29,7 +29,7 @@ macro_rules! emit {
                 "994: .balign 4",
                 ".popsection",
                 ".ifndef _.stapsdt.base",
-                ".pushsection .stapsdt.base, \"aG\", \"progbits\", .stapsdt.base, comdat",
+                ".pushsection .stapsdt.base, \"aGR\", \"progbits\", .stapsdt.base, comdat",
                 ".weak _.stapsdt.base",
                 ".hidden _.stapsdt.base",
                 "_.stapsdt.base: .space 1",
@@ -49,6 +49,28 @@ macro_rules! emit {
                 in("r8") $a4,
                 in("r9") $a5,
             )
+        }
+    };
+}
+
+/// Whether anyone is attached: one comparison and one jump that is not taken, wherever it is inlined.
+///
+/// Written out, because the compiler reaches a static of another crate through the global offset table, and Rust does
+/// not let the linker undo that: an extra load at each look.
+macro_rules! attached {
+    ($semaphore:ident) => {
+        'look: {
+            // SAFETY: reads two bytes that live as long as the program.
+            unsafe {
+                std::arch::asm!(
+                    "cmp word ptr [rip + {semaphore}], 0",
+                    "jne {attached}",
+                    semaphore = sym $semaphore,
+                    attached = label { break 'look true },
+                    options(readonly, nostack),
+                )
+            }
+            false
         }
     };
 }
