@@ -1,0 +1,26 @@
+//! The embedded store does what every metadata store must do.
+
+mod conformance;
+
+use conformance::conformance;
+use streamhouse_metadata::{MetadataStore, SqliteMetadataStore};
+use tempfile::TempDir;
+
+struct Fixture {
+    store: SqliteMetadataStore,
+    _directory: TempDir,
+}
+
+impl Fixture {
+    fn store(&self) -> &dyn MetadataStore {
+        &self.store
+    }
+}
+
+async fn open() -> Fixture {
+    let directory = TempDir::new().unwrap();
+    let store = SqliteMetadataStore::new(directory.path().join("metadata.db")).await.unwrap();
+    Fixture { store, _directory: directory }
+}
+
+conformance!(open);
