@@ -15,7 +15,7 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) places: Places,
     /// Print JSON on standard output.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Output")]
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -40,6 +40,7 @@ pub(crate) enum Command {
 
 /// Where the log is.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Which log")]
 pub(crate) struct Places {
     /// The metadata store: an SQLite file.
     #[arg(

@@ -91,6 +91,7 @@ pub(crate) async fn execute(command: Consume, places: &Places, output: Output) -
         tally: ConsumeTally::default(),
         commits: Commits::new(&command),
         committable: true,
+        failing_since: None,
     };
 
     command.run.begin(&stop).await?;
@@ -119,6 +120,8 @@ struct Run {
     commits: Commits,
     /// False once records were returned that nobody got to see.
     committable: bool,
+    /// The first of the failed polls since the last that succeeded.
+    failing_since: Option<Instant>,
 }
 
 impl Run {
@@ -126,25 +129,15 @@ impl Run {
     async fn read(&mut self, command: &Consume, stop: &CancellationToken) -> Result<()> {
         let mut left = command.max_records.unwrap_or(u64::MAX);
         let mut last_record = Instant::now();
-        let mut last_success = Instant::now();
         // A poll is never dropped half done: it is short, and its end is awaited.
         while left > 0 && !stop.is_cancelled() {
-            let records = match self.consumer.poll(POLL_TIMEOUT).await {
-                Ok(records) => records,
-                Err(error) if error.kind().is_retryable() && last_success.elapsed() < RETRY_FOR => {
-                    note(&format!("polling again: {error}"));
-                    tokio::time::sleep(POLL_TIMEOUT).await;
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            last_success = Instant::now();
+            let Some(records) = self.poll().await? else { continue };
             if records.is_empty() {
                 if command.idle_exit.is_some_and(|limit| last_record.elapsed() >= limit) {
                     break;
                 }
             } else {
-                last_record = last_success;
+                last_record = Instant::now();
                 self.count(&records);
                 let wanted = records.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                 left -= wanted as u64;
@@ -157,6 +150,27 @@ impl Run {
             self.progress.update(self.tally.total);
         }
         Ok(())
+    }
+
+    /// Polls once; `None`, after a pause, when what went wrong may pass.
+    async fn poll(&mut self) -> Result<Option<Vec<ConsumedRecord>>> {
+        match self.consumer.poll(POLL_TIMEOUT).await {
+            Ok(records) => {
+                self.failing_since = None;
+                Ok(Some(records))
+            }
+            Err(error) if error.kind().is_retryable() => {
+                if self.failing_since.is_none() {
+                    note(&format!("polling again for {RETRY_FOR:?}: {error}"));
+                }
+                if self.failing_since.get_or_insert_with(Instant::now).elapsed() > RETRY_FOR {
+                    return Err(error.into());
+                }
+                tokio::time::sleep(POLL_TIMEOUT).await;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn count(&mut self, records: &[ConsumedRecord]) {

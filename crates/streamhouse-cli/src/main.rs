@@ -27,9 +27,12 @@ use std::io::Write;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
+/// What is logged on standard error unless `STREAMHOUSE_LOG` says otherwise: what a user should know about.
+const LOG_FILTER: &str = "error,streamhouse_client=warn,streamhouse_storage=warn";
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("STREAMHOUSE_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
+    let filter = EnvFilter::try_from_env("STREAMHOUSE_LOG").unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let outcome = match tokio::runtime::Runtime::new() {
         Ok(runtime) => {

@@ -159,7 +159,8 @@ impl Produce {
     ) -> Result<()> {
         let limit = self.limit().unwrap_or(u64::MAX);
         let mut pacer = self.rate.map(|rate| Pacer::new(rate, Instant::now()));
-        let mut progress = Progress::new(self.limit(), !std::io::stdin().is_terminal());
+        let typed = matches!(source, Source::Stdin(_)) && std::io::stdin().is_terminal();
+        let mut progress = Progress::new(self.limit(), !typed);
         pending.tally.started();
         for number in 0..limit {
             if number % CHECK_EVERY == 0 {

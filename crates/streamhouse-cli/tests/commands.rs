@@ -1,5 +1,7 @@
 //! Commands that need no agent: topics, groups, lag, and what users get wrong.
 
+#![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
 mod support;
 
 use serde_json::json;
