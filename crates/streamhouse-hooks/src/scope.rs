@@ -1,6 +1,6 @@
 //! Who and where: what the first argument of a site points to.
 
-use crate::page::{self, Gauge};
+use crate::page::{self, Gauge, Labels, Page};
 use crate::{GaugeId, Role, look, process, text};
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ffi::CStr;
@@ -28,7 +28,7 @@ impl Instance {
         text::store(&mut owner.instance_id, instance_id);
         text::store(&mut owner.group, group);
         let instance = Instance { role, owner: Arc::new(owner) };
-        page::current(role, instance.instance_id());
+        instance.page();
         instance
     }
 
@@ -42,9 +42,13 @@ impl Instance {
     /// Publishes a gauge on the process's state page, until it is dropped. It does nothing when the page is full (which
     /// the page counts) or could not be made.
     pub fn gauge(&self, gauge: GaugeId, topic: &str, partition: Option<u32>) -> Gauge {
-        let labels = page::Labels { instance_id: self.instance_id(), group: self.group(), topic, partition };
-        page::current(self.role, labels.instance_id)
-            .map_or_else(Gauge::default, |page| page.gauge(gauge, labels))
+        let labels = Labels { instance_id: self.instance_id(), group: self.group(), topic, partition };
+        self.page().map_or_else(Gauge::default, |page| page.gauge(gauge, labels))
+    }
+
+    /// The process's page; made now if there is none, as in a child forked since `new`.
+    pub(crate) fn page(&self) -> Option<&'static Page> {
+        page::current(self.role, self.instance_id())
     }
 
     fn instance_id(&self) -> &str {

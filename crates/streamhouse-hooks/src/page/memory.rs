@@ -10,7 +10,7 @@ pub(super) struct Memory {
     start: NonNull<u8>,
     bytes: usize,
     #[cfg(target_os = "linux")]
-    file: std::os::fd::OwnedFd,
+    pub(super) file: std::os::fd::OwnedFd,
 }
 
 // SAFETY: the mapping belongs to nobody else, is never undone, and is only used as atomics.
@@ -30,6 +30,11 @@ impl Memory {
         // SAFETY: as for the header, which ends before the arena; `count` whole cells fit behind `ARENA_OFFSET`, a
         // multiple of their alignment.
         unsafe { std::slice::from_raw_parts(self.start.add(ARENA_OFFSET).cast().as_ptr(), count) }
+    }
+
+    #[cfg(test)]
+    pub(super) fn start_address(&self) -> usize {
+        self.start.addr().get()
     }
 }
 

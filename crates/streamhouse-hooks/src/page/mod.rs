@@ -109,5 +109,5 @@ const _: () = {
     assert!(CLIENT_PAGE_BYTES <= AGENT_PAGE_BYTES);
 };
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux", not(feature = "disabled")))]
 mod tests;
