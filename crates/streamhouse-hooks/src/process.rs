@@ -53,6 +53,7 @@ pub(crate) fn current() -> &'static Process {
 }
 
 /// Forgets the parent's nonce and page; for the child of a fork.
+#[cfg(all(target_os = "linux", not(feature = "disabled")))]
 pub(crate) fn forget() -> Option<&'static Process> {
     // SAFETY: as in `known`.
     unsafe { CURRENT.swap(ptr::null_mut(), Ordering::AcqRel).as_ref() }

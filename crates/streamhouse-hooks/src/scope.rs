@@ -168,3 +168,49 @@ fn layout(topic_bytes: usize) -> Layout {
     let head = Layout::new::<ScopeHead>();
     Layout::from_size_align(head.size() + topic_bytes + 1, head.align()).expect("a few hundred bytes")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads a scope from the address that a site passes, as the kernel program does.
+    fn read(site_argument: *const u8) -> (ScopeHead, String, String, String) {
+        // SAFETY: the scope of the caller is alive, and the treaty says what lies where.
+        unsafe {
+            let head = site_argument.sub(Layouts::TOPIC_OFFSET).cast::<ScopeHead>().read();
+            let owner = &*std::ptr::with_exposed_provenance::<Owner>(head.owner as usize);
+            let topic = CStr::from_ptr(site_argument.cast()).to_str().unwrap().to_owned();
+            (head, topic, text::load(&owner.instance_id).to_owned(), text::load(&owner.group).to_owned())
+        }
+    }
+
+    #[test]
+    fn a_site_argument_leads_to_everything() {
+        let instance = Instance::new(Role::Consumer, "client-1", "billing");
+        let scope = instance.scope("orders", Some(4));
+        drop(instance);
+        let (head, topic, instance_id, group) = read(scope.touched());
+        assert_eq!((topic.as_str(), instance_id.as_str(), group.as_str()), ("orders", "client-1", "billing"));
+        assert_eq!((head.partition, head.role), (4, Role::Consumer as u32));
+        assert_eq!(head.nonce, process::current().nonce);
+        assert_eq!((scope.topic(), scope.partition()), ("orders", Some(4)));
+    }
+
+    #[test]
+    fn a_scope_of_an_instance_has_neither_topic_nor_partition() {
+        let scope = Instance::new(Role::Agent, "agent-1", "").scope("", None);
+        let (head, topic, instance_id, group) = read(scope.touched());
+        assert_eq!((topic.as_str(), instance_id.as_str(), group.as_str()), ("", "agent-1", ""));
+        assert_eq!(head.partition, Layouts::NO_PARTITION);
+        assert_eq!((scope.topic(), scope.partition()), ("", None));
+    }
+
+    #[test]
+    fn scope_ids_are_never_used_again() {
+        let instance = Instance::new(Role::Producer, "client-1", "");
+        let mut ids: Vec<_> = (0..100).map(|_| instance.scope("orders", None).head().scope_id).collect();
+        ids.dedup();
+        assert_eq!(ids.len(), 100);
+        assert!(ids.is_sorted());
+    }
+}

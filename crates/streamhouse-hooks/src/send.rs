@@ -79,3 +79,65 @@ fn bin(sent_ns: &[u64], ended_ns: u64) -> Bins {
     }
     bins
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The buckets as the treaty words them, without its tables.
+    fn reference(sent_ns: &[u64], ended_ns: u64) -> Vec<Bin> {
+        let mut counts = std::collections::BTreeMap::new();
+        for sent in sent_ns {
+            let seconds = ended_ns.saturating_sub(*sent) as f64 / 1e9;
+            let bucket = (8.0 * (seconds.log2() + 20.0)).ceil().clamp(0.0, 209.0) as u32;
+            *counts.entry(bucket).or_insert(0) += 1;
+        }
+        counts.into_iter().map(|(bucket, records)| Bin { bucket, records }).collect()
+    }
+
+    fn check(sent_ns: &[u64], ended_ns: u64) {
+        let bins = bin(sent_ns, ended_ns);
+        assert_eq!(bins.bins[..bins.len as usize], reference(sent_ns, ended_ns));
+        let records: u64 = bins.bins[..bins.len as usize].iter().map(|bin| u64::from(bin.records)).sum();
+        assert_eq!(records, sent_ns.len() as u64);
+    }
+
+    #[test]
+    fn bins_equal_the_reference() {
+        let ended_ns = 1 << 50;
+        let mut latency_ns = 1u64;
+        let mut sent_ns = Vec::new();
+        for _ in 0..10_000 {
+            latency_ns = latency_ns.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            // Latencies spread over every magnitude up to 2^42 ns.
+            sent_ns.push(ended_ns - (latency_ns >> (22 + latency_ns % 42)));
+        }
+        for batch in sent_ns.chunks(997) {
+            check(batch, ended_ns);
+        }
+        check(&sent_ns, ended_ns);
+    }
+
+    #[test]
+    fn every_bucket_can_be_filled_at_once() {
+        let thresholds = &bucket::DURATION_THRESHOLDS_NS[..=bucket::REGULAR];
+        let ended_ns = 1 << 50;
+        let mut sent_ns: Vec<u64> = thresholds.iter().map(|threshold| ended_ns - threshold).collect();
+        sent_ns.push(0);
+        let bins = bin(&sent_ns, ended_ns);
+        assert_eq!(bins.len as usize, bucket::COUNT);
+        assert!(
+            bins.bins
+                .iter()
+                .enumerate()
+                .all(|(bucket, bin)| *bin == Bin { bucket: bucket as u32, records: 1 })
+        );
+    }
+
+    #[test]
+    fn a_record_sent_after_the_end_took_no_time() {
+        let bins = bin(&[20, 30], 10);
+        assert_eq!((bins.len, bins.bins[0]), (1, Bin { bucket: 0, records: 2 }));
+        assert_eq!(bin(&[], 10).len, 0);
+    }
+}

@@ -1,16 +1,22 @@
 //! The memory of a page: a sealed memfd, mapped for good.
 
 use super::layout::{Cell, Header};
+use crate::process;
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+use rustix::process::{Resource, getrlimit};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
-use streamhouse_abi::page::{ARENA_OFFSET, CELL};
+use std::sync::Once;
+use streamhouse_abi::page::{ARENA_OFFSET, CELL, MEMFD_NAME};
 
 /// A mapping that is never undone, and the file behind it, which stays open for the probe to find under
 /// `/proc/PID/fd`.
 pub(super) struct Memory {
     start: NonNull<u8>,
     bytes: usize,
-    #[cfg(target_os = "linux")]
-    pub(super) file: std::os::fd::OwnedFd,
+    pub(super) file: OwnedFd,
 }
 
 // SAFETY: the mapping belongs to nobody else, is never undone, and is only used as atomics.
@@ -19,6 +25,29 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
+    /// `bytes` of zeroes, sparse; at least a header. `None` where the system has none to give.
+    pub(super) fn create(bytes: usize) -> Option<Memory> {
+        // Growing a file beyond this limit is not an error but a signal that kills the process.
+        let most = getrlimit(Resource::Fsize).current;
+        if bytes < ARENA_OFFSET || most.is_some_and(|most| most < bytes as u64) {
+            return None;
+        }
+        let file = memfd().ok()?;
+        rustix::fs::ftruncate(&file, bytes as u64).ok()?;
+        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).ok()?;
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: the kernel chooses the place, so no other mapping is touched.
+        let start = unsafe {
+            rustix::mm::mmap(std::ptr::null_mut(), bytes, protection, MapFlags::SHARED, &file, 0).ok()?
+        };
+        // Else, where the machine wants huge pages everywhere, the first store makes 2 MiB resident. Kernels without
+        // huge pages refuse the advice and need none.
+        // SAFETY: advice changes no content.
+        let _ = unsafe { rustix::mm::madvise(start, bytes, Advice::LinuxNoHugepage) };
+        disown_in_children();
+        Some(Memory { start: NonNull::new(start.cast())?, bytes, file })
+    }
+
     pub(super) fn header(&self) -> &'static Header {
         // SAFETY: the mapping is page-aligned, at least `ARENA_OFFSET` long (`create`) and never undone; a header is
         // shorter (the treaty asserts it), all atomics, and any bytes are valid for it.
@@ -32,97 +61,45 @@ impl Memory {
         unsafe { std::slice::from_raw_parts(self.start.add(ARENA_OFFSET).cast().as_ptr(), count) }
     }
 
+    /// Puts private memory in the place of the page and closes its file: in a forked child, which would otherwise
+    /// write its parent's values through the gauges it inherited.
+    fn disown(&self) {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+        // SAFETY: replaces exactly the mapping of `create`. What refers to it finds zeroes, valid for atomics. The
+        // file is closed once: a `Page` is never dropped, and the child has forgotten it.
+        unsafe {
+            if rustix::mm::mmap_anonymous(self.start.as_ptr().cast(), self.bytes, protection, flags).is_ok() {
+                rustix::io::close(self.file.as_raw_fd());
+            }
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn start_address(&self) -> usize {
         self.start.addr().get()
     }
 }
 
-#[cfg(not(all(target_os = "linux", not(feature = "disabled"))))]
-impl Memory {
-    /// No page here.
-    pub(super) fn create(_bytes: usize) -> Option<Memory> {
-        None
+/// Never executable, where the kernel knows how to say so (6.3): some machines refuse all others.
+fn memfd() -> Result<OwnedFd, Errno> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    match rustix::fs::memfd_create(MEMFD_NAME, flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create(MEMFD_NAME, flags),
+        made => made,
     }
-
-    pub(super) fn disown(&self) {}
 }
 
-#[cfg(all(target_os = "linux", not(feature = "disabled")))]
-mod linux {
-    use super::Memory;
-    use crate::process;
-    use rustix::fs::{MemfdFlags, SealFlags};
-    use rustix::io::Errno;
-    use rustix::mm::{Advice, MapFlags, ProtFlags};
-    use rustix::process::{Resource, getrlimit};
-    use std::os::fd::{AsRawFd, OwnedFd};
-    use std::ptr::NonNull;
-    use std::sync::Once;
-    use streamhouse_abi::page::{ARENA_OFFSET, MEMFD_NAME};
-
-    impl Memory {
-        /// `bytes` of zeroes, sparse; at least the header and whole pages.
-        pub(in crate::page) fn create(bytes: usize) -> Option<Memory> {
-            // Growing a file beyond this limit is not an error but a signal that kills the process.
-            if bytes < ARENA_OFFSET
-                || getrlimit(Resource::Fsize).current.is_some_and(|most| most < bytes as u64)
-            {
-                return None;
-            }
-            let file = memfd().ok()?;
-            rustix::fs::ftruncate(&file, bytes as u64).ok()?;
-            rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).ok()?;
-            // SAFETY: the kernel chooses the place, so no other mapping is touched.
-            let start = unsafe {
-                let protection = ProtFlags::READ | ProtFlags::WRITE;
-                rustix::mm::mmap(std::ptr::null_mut(), bytes, protection, MapFlags::SHARED, &file, 0).ok()?
-            };
-            // Else, where the machine wants huge pages everywhere, the first store makes 2 MiB resident.
-            // SAFETY: advice changes no content.
-            let _unheeded = unsafe { rustix::mm::madvise(start, bytes, Advice::LinuxNoHugepage) };
-            disown_in_children();
-            Some(Memory { start: NonNull::new(start.cast())?, bytes, file })
-        }
-
-        /// Puts private memory in the place of the page and closes its file: in a forked child, which would otherwise
-        /// write its parent's values through the gauges it inherited. Makes system calls only, as a child must that
-        /// was forked from several threads.
-        pub(in crate::page) fn disown(&self) {
-            let protection = ProtFlags::READ | ProtFlags::WRITE;
-            let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
-            // SAFETY: replaces exactly the mapping of `create`. What refers to it finds zeroes, valid for atomics. The
-            // file is closed once: a `Page` is never dropped, and the child forgets it before it calls this.
-            unsafe {
-                if rustix::mm::mmap_anonymous(self.start.as_ptr().cast(), self.bytes, protection, flags)
-                    .is_ok()
-                {
-                    rustix::io::close(self.file.as_raw_fd());
-                }
-            }
+fn disown_in_children() {
+    extern "C" fn child() {
+        if let Some(Some(page)) = process::forget().and_then(|process| process.page.get()) {
+            page.memory.disown();
         }
     }
-
-    /// Never executable, where the kernel knows how to say so (6.3): some machines refuse all others.
-    fn memfd() -> Result<OwnedFd, Errno> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        match rustix::fs::memfd_create(MEMFD_NAME, flags | MemfdFlags::NOEXEC_SEAL) {
-            Err(Errno::INVAL) => rustix::fs::memfd_create(MEMFD_NAME, flags),
-            made => made,
-        }
-    }
-
-    fn disown_in_children() {
-        extern "C" fn child() {
-            if let Some(Some(page)) = process::forget().and_then(|process| process.page.get()) {
-                page.disown();
-            }
-        }
-        static ONCE: Once = Once::new();
-        // SAFETY: `child` is safe to call in the child of a fork: it exchanges a pointer and makes two system calls.
-        // Without memory for one more handler, children keep their parent's page, which the probe refuses.
-        ONCE.call_once(|| unsafe {
-            libc::pthread_atfork(None, None, Some(child));
-        });
-    }
+    static ONCE: Once = Once::new();
+    // SAFETY: `child` does what the child of a threaded process may: it exchanges a pointer and makes system calls.
+    // Without memory for one more handler, children keep their parent's page, which names its owner.
+    ONCE.call_once(|| unsafe {
+        libc::pthread_atfork(None, None, Some(child));
+    });
 }

@@ -4,7 +4,7 @@
 //! allocate, setting it never does. The layout and the order in which things are published are those of
 //! [`streamhouse_abi::page`].
 //!
-//! - `memory`: the memfd and its mapping;
+//! - `memory`: the memfd and its mapping, or `no_memory`;
 //! - `layout`: the treaty's structures as atomics;
 //! - `arena`: interns strings and label sets, hands out slots;
 //! - `gauge`: what callers hold.
@@ -12,6 +12,7 @@
 mod arena;
 mod gauge;
 mod layout;
+#[cfg_attr(any(not(target_os = "linux"), feature = "disabled"), path = "no_memory.rs")]
 mod memory;
 
 pub use gauge::Gauge;
@@ -77,11 +78,6 @@ impl Page {
         Gauge::new(slot)
     }
 
-    /// For the child of a fork: see [`Memory::disown`].
-    pub(crate) fn disown(&self) {
-        self.memory.disown();
-    }
-
     fn arena(&self) -> MutexGuard<'_, Arena> {
         // Nothing under the lock panics, and what it guards is whole between any two of its steps.
         self.arena.lock().unwrap_or_else(PoisonError::into_inner)
@@ -109,5 +105,6 @@ const _: () = {
     assert!(CLIENT_PAGE_BYTES <= AGENT_PAGE_BYTES);
 };
 
-#[cfg(all(test, target_os = "linux", not(feature = "disabled")))]
+#[cfg(test)]
+#[cfg(all(target_os = "linux", not(feature = "disabled")))]
 mod tests;
