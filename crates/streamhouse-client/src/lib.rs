@@ -38,7 +38,9 @@
 //! ```
 
 mod admin;
+mod backoff;
 mod consumer;
+mod identity;
 mod error;
 mod producer;
 
@@ -47,3 +49,10 @@ pub use consumer::{ConsumedRecord, Consumer, ConsumerBuilder, OffsetReset};
 pub use error::{ClientError, Result};
 pub use producer::{Delivery, DeliveryReport, Producer, ProducerBuilder, ProducerStats};
 pub use streamhouse_core::batch::Compression;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks, also after a panic elsewhere: what our mutexes guard is whole between any two statements.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

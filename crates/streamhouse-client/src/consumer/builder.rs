@@ -1,10 +1,14 @@
 //! A consumer's settings.
 
-use crate::consumer::Consumer;
-use crate::error::Result;
+use crate::consumer::{Consumer, cursor::Cursor};
+use crate::error::{ClientError, Result};
+use crate::identity;
 use object_store::ObjectStore;
-use std::{sync::Arc, time::Duration};
-use streamhouse_metadata::MetadataStore;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use streamhouse_core::{GroupId, TopicName, TopicPartition};
+use streamhouse_hooks::{Instance, Role};
+use streamhouse_metadata::{MetadataStore, Watermarks};
+use streamhouse_storage::SegmentStore;
 
 /// Records of one poll when not set: 500.
 const MAX_POLL_RECORDS: usize = 500;
@@ -89,7 +93,8 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Commits by itself at most this often, at the beginning of a poll, what earlier polls returned. Default: off.
+    /// Commits by itself at most this often, at the beginning of a poll and in [`close`](Consumer::close), what earlier
+    /// polls returned. Default: off.
     pub fn auto_commit(mut self, every: Duration) -> Self {
         self.auto_commit = Some(every);
         self
@@ -99,8 +104,45 @@ impl ConsumerBuilder {
     ///
     /// # Errors
     ///
-    /// `Invalid` for a setting that is missing or wrong; `NotFound` for a topic that does not exist.
+    /// `Invalid` for a setting that is missing or wrong; `NotFound` for a topic that does not exist; otherwise what the
+    /// metadata store met.
     pub async fn build(self) -> Result<Consumer> {
-        unimplemented!()
+        let missing = |what: &str| ClientError::Invalid(format!("a consumer needs `{what}`; set it on the builder"));
+        let store = self.metadata_store.ok_or_else(|| missing("metadata_store"))?;
+        let objects = self.object_store.ok_or_else(|| missing("object_store"))?;
+        let group = GroupId::new(&self.group_id.ok_or_else(|| missing("group_id"))?)?;
+        if self.topics.is_empty() {
+            return Err(missing("topics"));
+        }
+        if self.max_poll_records == 0 {
+            return Err(ClientError::Invalid("max_poll_records is 0; it must be at least 1".to_owned()));
+        }
+        let client_id = identity::client_id(self.client_id, "consumer")?;
+
+        let mut partitions = Vec::new();
+        for name in self.topics.iter().collect::<BTreeSet<_>>() {
+            let topic = store.topic(&TopicName::new(name)?).await?;
+            let numbers = 0..topic.partitions;
+            partitions.extend(numbers.map(|partition| TopicPartition { topic: topic.name.clone(), partition }));
+        }
+        let starts = store.group_offsets(&group, &partitions).await?;
+        let instance = Instance::new(Role::Consumer, &client_id, group.as_str());
+        let segments = SegmentStore::new(objects, &instance);
+        let cursors = starts
+            .iter()
+            .map(|start| Cursor::new(start, self.offset_reset, segments.clone(), &instance))
+            .collect();
+        let mut consumer = Consumer::new(store, group, cursors, self.max_poll_records, self.auto_commit);
+        consumer.publish_progress(&starts);
+        Ok(consumer)
+    }
+}
+
+impl OffsetReset {
+    pub(crate) fn offset(self, watermarks: Watermarks) -> u64 {
+        match self {
+            OffsetReset::Earliest => watermarks.log_start,
+            OffsetReset::Latest => watermarks.high_watermark,
+        }
     }
 }

@@ -1,16 +1,58 @@
-//! The consumer.
+//! The consumer: records out, in order, from where the group left off.
 
 mod builder;
+mod cursor;
+mod offsets;
 
 pub use builder::{ConsumerBuilder, OffsetReset};
 
-use crate::error::Result;
+use crate::error::{ClientError, Result};
 use bytes::Bytes;
-use std::time::Duration;
-use streamhouse_core::{Header, Partition, TopicName};
+use cursor::{Cursor, Share};
+use std::{sync::Arc, time::Duration};
+use streamhouse_core::{
+    Clock, ErrorKind, GroupId, Header, Partition, SystemClock, TopicName, TopicPartition,
+};
+use streamhouse_metadata::MetadataStore;
+use tokio::time::Instant;
+
+/// Most bytes of records one poll returns; one more record may come on top.
+const POLL_BYTES_MAX: usize = 16 << 20;
+/// Records that a partition gives at least before it is the next one's turn, so that many partitions do not make a poll
+/// visit each for a handful.
+const TURN_RECORDS_MIN: usize = 100;
+/// First pause of an idle poll between two looks at the metadata store. It doubles up to [`IDLE_PAUSE_MAX`].
+const IDLE_PAUSE: Duration = Duration::from_millis(1);
+/// Longest pause of an idle poll: how late a record may be seen.
+const IDLE_PAUSE_MAX: Duration = Duration::from_millis(50);
+/// How old the watermarks may get while some partitions are read to their end and others keep the consumer busy.
+const WATERMARKS_AGE_MAX: Duration = Duration::from_millis(100);
+/// How often the lag is published while a consumer polls.
+const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 
 /// Reads topics for a group.
-pub struct Consumer {}
+///
+/// It reads every partition of its topics: run one consumer a group. Within a partition records come in order and each
+/// once; after a restart they come from the last committed offset, so what was polled and not committed comes again.
+///
+/// All calls are cancel safe: what a cancelled poll had read comes with the next.
+pub struct Consumer {
+    store: Arc<dyn MetadataStore>,
+    group: GroupId,
+    /// By topic and number.
+    cursors: Vec<Cursor>,
+    /// Whose turn it is.
+    next: usize,
+    max_poll_records: usize,
+    /// Read and not returned yet: more than nothing only while a poll is under way, or after it was cancelled.
+    records: Vec<ConsumedRecord>,
+    /// What a partition met after another had given records; the next poll returns it.
+    error: Option<ClientError>,
+    watermarks_seen: Instant,
+    progress_seen: Instant,
+    auto_commit: Option<Duration>,
+    committed_at: Instant,
+}
 
 /// A record and where it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +67,7 @@ pub struct ConsumedRecord {
     pub timestamp_ms: i64,
     /// Key.
     pub key: Option<Bytes>,
-    /// Value: a slice of what was read; copy it to keep it for long, since it holds its batch in memory.
+    /// Value: a slice of what was read (up to 1 MiB); copy it to keep it for long.
     pub value: Bytes,
     /// Headers, in order.
     pub headers: Vec<Header>,
@@ -37,49 +79,174 @@ impl Consumer {
         ConsumerBuilder::default()
     }
 
-    /// The next records; empty when none came within the timeout.
+    fn new(
+        store: Arc<dyn MetadataStore>,
+        group: GroupId,
+        cursors: Vec<Cursor>,
+        max_poll_records: usize,
+        auto_commit: Option<Duration>,
+    ) -> Self {
+        let now = Instant::now();
+        Consumer {
+            store,
+            group,
+            cursors,
+            next: 0,
+            max_poll_records,
+            records: Vec::new(),
+            error: None,
+            watermarks_seen: now,
+            progress_seen: now,
+            auto_commit,
+            committed_at: now,
+        }
+    }
+
+    /// The next records: as soon as there are any, at most `max_poll_records`, partition after partition in turns. Empty
+    /// when none came within `timeout`, which bounds the wait for records and not the reading of those that are there; a
+    /// timeout of zero looks once.
+    ///
+    /// # Errors
+    ///
+    /// Positions are as before, so poll again to retry, or [`seek`](Self::seek) past what cannot be read. `Corrupt`: a
+    /// segment failed its checks; the error names object and offset. Other partitions are read on with the next poll.
+    /// `Unavailable` and `Retry`: the object store or the metadata store did not answer as it should.
     pub async fn poll(&mut self, timeout: Duration) -> Result<Vec<ConsumedRecord>> {
-        let _ = timeout;
-        unimplemented!()
+        let start = Instant::now();
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        self.auto_commit(start).await?;
+        let mut pause = IDLE_PAUSE;
+        loop {
+            self.refresh_progress().await;
+            if self.watermarks_seen.elapsed() >= WATERMARKS_AGE_MAX && !self.cursors.iter().all(Cursor::has_more) {
+                self.look_for_more().await?;
+            }
+            self.fetch().await;
+            let looked = if self.records.is_empty() && self.error.is_none() {
+                let looked = self.look_for_more().await;
+                self.fetch().await;
+                looked
+            } else {
+                Ok(())
+            };
+            if !self.records.is_empty() {
+                return Ok(self.hand_over());
+            }
+            if let Some(error) = self.error.take() {
+                return Err(error);
+            }
+            let elapsed = start.elapsed();
+            if elapsed >= timeout {
+                return looked.map(|()| Vec::new());
+            }
+            match looked {
+                Err(error) if error.kind() != ErrorKind::Retry => return Err(error),
+                _ => tokio::time::sleep(pause.min(timeout - elapsed)).await,
+            }
+            pause = IDLE_PAUSE_MAX.min(pause * 2);
+        }
     }
 
-    /// Commits what poll has returned.
-    pub async fn commit(&mut self) -> Result<()> {
-        unimplemented!()
+    /// Reads what is known to be there into `records`, each partition in its turn.
+    async fn fetch(&mut self) {
+        let first = self.next;
+        let count = self.cursors.len();
+        let mut ready = self.cursors.iter().filter(|cursor| cursor.has_more()).count();
+        let mut bytes = POLL_BYTES_MAX;
+        for turn in 0..count {
+            let room = self.max_poll_records.saturating_sub(self.records.len());
+            if ready == 0 || room == 0 || bytes == 0 {
+                return;
+            }
+            let index = (first + turn) % count;
+            let cursor = &mut self.cursors[index];
+            if !cursor.has_more() {
+                continue;
+            }
+            self.next = (index + 1) % count;
+            let records = room.div_ceil(ready).max(TURN_RECORDS_MIN).min(room);
+            ready -= 1;
+            match cursor.read(&*self.store, Share { records, bytes }, &mut self.records).await {
+                Ok(taken) => bytes = bytes.saturating_sub(taken.bytes),
+                Err(error) => {
+                    self.error = Some(error);
+                    return;
+                }
+            }
+        }
     }
 
-    /// Commits one offset: the next record the group will read there.
-    pub async fn commit_offset(&mut self, topic: &str, partition: Partition, offset: u64) -> Result<()> {
-        let _ = (topic, partition, offset);
-        unimplemented!()
+    /// Asks how far every partition goes: one query.
+    async fn look_for_more(&mut self) -> Result<()> {
+        let partitions: Vec<_> = self.cursors.iter().map(|cursor| cursor.partition.clone()).collect();
+        let watermarks = self.store.watermarks(&partitions).await?;
+        self.watermarks_seen = Instant::now();
+        for (cursor, watermarks) in self.cursors.iter_mut().zip(watermarks) {
+            cursor.watermarks(watermarks);
+        }
+        Ok(())
     }
 
-    /// Moves the position of a partition; the next poll reads from there.
+    fn hand_over(&mut self) -> Vec<ConsumedRecord> {
+        let now_ns = SystemClock.monotonic_ns();
+        for cursor in &mut self.cursors {
+            cursor.hand_over(now_ns);
+        }
+        let room = self.records.len();
+        std::mem::replace(&mut self.records, Vec::with_capacity(room))
+    }
+
+    /// Moves to `offset`: the next poll reads from there.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for a partition that is not read here, `Invalid` for an offset below the log start or above the high
+    /// watermark. The position is as before then.
     pub async fn seek(&mut self, topic: &str, partition: Partition, offset: u64) -> Result<()> {
-        let _ = (topic, partition, offset);
-        unimplemented!()
+        let index = self.index(topic, partition)?;
+        let partition = self.cursors[index].partition.clone();
+        let watermarks = self.store.watermarks(std::slice::from_ref(&partition)).await?;
+        let Some(watermarks) = watermarks.first() else { return Err(ClientError::NotSubscribed(partition.to_string())) };
+        if !(watermarks.log_start..=watermarks.high_watermark).contains(&offset) {
+            return Err(ClientError::Invalid(format!(
+                "cannot go to offset {offset} of {partition}: it goes from {} to {}",
+                watermarks.log_start, watermarks.high_watermark
+            )));
+        }
+        self.records.retain(|record| record.partition != partition.partition || record.topic != partition.topic);
+        self.cursors[index].seek(offset, *watermarks);
+        Ok(())
     }
 
     /// The offset the next poll starts at.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for a partition that is not read here.
     pub fn position(&self, topic: &str, partition: Partition) -> Result<u64> {
-        let _ = (topic, partition);
-        unimplemented!()
+        Ok(self.cursors[self.index(topic, partition)?].position)
     }
 
-    /// The offset the group has committed, if it has.
-    pub async fn committed(&self, topic: &str, partition: Partition) -> Result<Option<u64>> {
-        let _ = (topic, partition);
-        unimplemented!()
+    /// Ends the consumer. With `auto_commit`, commits what polls have returned.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit).
+    pub async fn close(mut self) -> Result<()> {
+        match self.auto_commit {
+            Some(_) => self.commit().await,
+            None => Ok(()),
+        }
     }
 
-    /// High watermark minus committed offset (log start when there is none).
-    pub async fn lag(&self, topic: &str, partition: Partition) -> Result<u64> {
-        let _ = (topic, partition);
-        unimplemented!()
-    }
-
-    /// Ends the consumer; with `auto_commit`, commits first.
-    pub async fn close(self) -> Result<()> {
-        unimplemented!()
+    fn index(&self, topic: &str, partition: Partition) -> Result<usize> {
+        self.cursors
+            .binary_search_by(|cursor| {
+                let TopicPartition { topic: name, partition: number } = &cursor.partition;
+                name.as_str().cmp(topic).then(number.cmp(&partition))
+            })
+            .map_err(|_| ClientError::NotSubscribed(format!("{topic}/{partition}")))
     }
 }

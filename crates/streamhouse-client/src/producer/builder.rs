@@ -1,14 +1,17 @@
 //! A producer's settings.
 
 use crate::error::{ClientError, Result};
-use crate::producer::Producer;
+use crate::identity;
+use crate::producer::{Producer, dispatcher::Dispatcher, shared::Shared};
 use std::{sync::Arc, time::Duration};
 use streamhouse_core::{
     Clock, SystemClock,
     batch::Compression,
-    limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, INSTANCE_ID_BYTES_MAX},
+    limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX},
 };
+use streamhouse_hooks::{Instance, Role};
 use streamhouse_metadata::MetadataStore;
+use tokio::sync::Semaphore;
 
 /// Bytes of a batch when not set: 128 KiB.
 const BATCH_BYTES: usize = 128 << 10;
@@ -114,13 +117,14 @@ impl ProducerBuilder {
         self
     }
 
-    /// How long a record may take from `send()` to its acknowledgement, retries included, before it fails. Default 30 s.
+    /// How long a record may take from `send()` to its acknowledgement, retries included, before it fails. Default 30 s,
+    /// at most an hour.
     pub fn delivery_timeout(mut self, timeout: Duration) -> Self {
         self.config.delivery_timeout = timeout;
         self
     }
 
-    /// How long `send()` waits for room in the buffer before it fails. Default 10 s.
+    /// How long `send()` waits for room in the buffer before it fails. Default 10 s, at most the delivery timeout.
     pub fn send_timeout(mut self, timeout: Duration) -> Self {
         self.config.send_timeout = timeout;
         self
@@ -146,15 +150,45 @@ impl ProducerBuilder {
     /// `Invalid` for a setting out of its range; otherwise what the metadata store met.
     pub async fn build(self) -> Result<Producer> {
         self.config.check()?;
-        let _ = (self.metadata_store, self.client_id, INSTANCE_ID_BYTES_MAX, TIMEOUT_MAX);
-        unimplemented!()
+        let store = self.metadata_store.ok_or_else(|| {
+            ClientError::Invalid("a producer needs a metadata store; set `metadata_store`".to_owned())
+        })?;
+        let client_id = identity::client_id(self.client_id, "producer")?;
+        let producer_id = store.new_producer_id().await?;
+        let instance = Instance::new(Role::Producer, &client_id, "");
+        let shared = Shared::new(self.config, self.clock, store, instance, producer_id);
+        tokio::spawn(Dispatcher::new(Arc::clone(&shared)).run());
+        Ok(Producer { shared })
     }
 }
 
 impl Config {
     fn check(&self) -> Result<()> {
-        if self.batch_bytes > BATCH_BYTES_MAX || self.batch_records > BATCH_RECORDS_MAX {
-            return Err(ClientError::Invalid(String::new()));
+        let within = |name: &str, value: usize, min: usize, max: usize| {
+            if (min..=max).contains(&value) {
+                return Ok(());
+            }
+            Err(ClientError::Invalid(format!("{name} is {value}; it must be {min} to {max}")))
+        };
+        within("batch_bytes", self.batch_bytes, 1, BATCH_BYTES_MAX)?;
+        within("batch_records", self.batch_records, 1, BATCH_RECORDS_MAX)?;
+        within("buffer_bytes", self.buffer_bytes, 1, Semaphore::MAX_PERMITS)?;
+        within("requests_in_flight", self.requests_in_flight, 1, usize::MAX)?;
+        for (name, timeout) in [
+            ("linger", self.linger),
+            ("delivery_timeout", self.delivery_timeout),
+            ("send_timeout", self.send_timeout),
+        ] {
+            if timeout > TIMEOUT_MAX {
+                return Err(ClientError::Invalid(format!("{name} is {timeout:?}; it must be at most {TIMEOUT_MAX:?}")));
+            }
+        }
+        // A record could otherwise be accepted that has failed already, or whose batch fails before it is sealed.
+        if self.delivery_timeout <= self.linger || self.delivery_timeout < self.send_timeout {
+            return Err(ClientError::Invalid(format!(
+                "delivery_timeout is {:?}; it must be longer than linger ({:?}) and not shorter than send_timeout ({:?})",
+                self.delivery_timeout, self.linger, self.send_timeout
+            )));
         }
         Ok(())
     }

@@ -1,0 +1,292 @@
+//! Where a consumer is in one partition, and how it reads on from there.
+
+use crate::consumer::{ConsumedRecord, OffsetReset};
+use crate::error::{ClientError, Result};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use streamhouse_core::{Record, TopicPartition};
+use streamhouse_hooks::{Gauge, GaugeId, Instance, Poll, Scope, Started, poll};
+use streamhouse_metadata::{GroupOffset, MetadataStore, SegmentRange, Watermarks};
+use streamhouse_storage::{PartitionReader, RangeLocation, SegmentStore, StorageError};
+
+/// Ranges that are asked of metadata at one time.
+const RANGES_AHEAD: u32 = 64;
+
+/// A partition that is read.
+pub(crate) struct Cursor {
+    pub(crate) partition: TopicPartition,
+    /// One past the last record that a poll has returned.
+    pub(crate) position: u64,
+    /// What the group has committed, as far as this consumer knows.
+    pub(crate) committed: Option<u64>,
+    /// One past the last record that was read; ahead of `position` only while a poll is under way.
+    fetched: u64,
+    /// As far as metadata was last seen to go.
+    high_watermark: u64,
+    ranges: VecDeque<SegmentRange>,
+    reader: PartitionReader,
+    reset: OffsetReset,
+    segments: SegmentStore,
+    /// Where the ranges were listed again because an object was gone.
+    relisted: Option<u64>,
+    scope: Arc<Scope>,
+    gauges: Gauges,
+}
+
+struct Gauges {
+    lag_records: Gauge,
+    lag_milliseconds: Gauge,
+    committed: Gauge,
+    current: Gauge,
+}
+
+/// How much a poll may still take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    pub(crate) records: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Cursor {
+    /// Starts where the group stands, or where `reset` says when it stands nowhere that can be read.
+    pub(crate) fn new(
+        start: &GroupOffset,
+        reset: OffsetReset,
+        segments: SegmentStore,
+        instance: &Instance,
+    ) -> Self {
+        let GroupOffset { partition, watermarks, .. } = start;
+        let (topic, number) = (partition.topic.as_str(), Some(partition.partition));
+        let gauge = |id| instance.gauge(id, topic, number);
+        let mut cursor = Cursor {
+            partition: partition.clone(),
+            position: 0,
+            committed: start.committed,
+            fetched: 0,
+            high_watermark: watermarks.high_watermark,
+            ranges: VecDeque::new(),
+            reader: PartitionReader::new(segments.clone(), partition.clone()),
+            reset,
+            segments,
+            relisted: None,
+            scope: Arc::new(instance.scope(topic, number)),
+            gauges: Gauges {
+                lag_records: gauge(GaugeId::ConsumerLagRecords),
+                lag_milliseconds: gauge(GaugeId::ConsumerLagMilliseconds),
+                committed: gauge(GaugeId::ConsumerLastCommittedOffset),
+                current: gauge(GaugeId::ConsumerCurrentOffset),
+            },
+        };
+        cursor.fetched = start.committed.unwrap_or_else(|| reset.offset(*watermarks));
+        cursor.keep_within(*watermarks);
+        cursor.position = cursor.fetched;
+        cursor
+    }
+
+    /// Whether records are known to be there.
+    pub(crate) fn has_more(&self) -> bool {
+        self.fetched < self.high_watermark
+    }
+
+    /// Reads from `offset` on.
+    pub(crate) fn seek(&mut self, offset: u64, watermarks: Watermarks) {
+        self.ranges.clear();
+        self.high_watermark = watermarks.high_watermark;
+        self.fetched = offset;
+        self.position = offset;
+    }
+
+    /// Takes news of how far the partition goes.
+    pub(crate) fn watermarks(&mut self, watermarks: Watermarks) {
+        self.high_watermark = watermarks.high_watermark;
+        self.keep_within(watermarks);
+    }
+
+    /// What was read has been returned.
+    pub(crate) fn hand_over(&mut self, now_ns: u64) {
+        if self.position != self.fetched {
+            self.position = self.fetched;
+            self.gauges.current.set(self.position, now_ns);
+        }
+    }
+
+    /// Takes news of how far the group is.
+    pub(crate) fn progress(&mut self, offset: &GroupOffset, now_ns: u64) {
+        self.committed = offset.committed;
+        self.gauges.lag_records.set(offset.lag_records, now_ns);
+        self.gauges.lag_milliseconds.set(offset.lag.as_millis() as u64, now_ns);
+        self.gauges.current.set(self.position, now_ns);
+        if let Some(committed) = offset.committed {
+            self.gauges.committed.set(committed, now_ns);
+        }
+    }
+
+    /// Applies the reset policy when the position can no longer be read.
+    fn keep_within(&mut self, watermarks: Watermarks) {
+        let Watermarks { log_start, high_watermark } = watermarks;
+        if (log_start..=high_watermark).contains(&self.fetched) {
+            return;
+        }
+        let offset = self.reset.offset(watermarks);
+        tracing::warn!(
+            partition = %self.partition, position = self.fetched, log_start, high_watermark, offset,
+            "the position is outside of what can be read; reading goes on at `offset`"
+        );
+        self.ranges.clear();
+        self.fetched = offset;
+    }
+
+    /// Appends records to `out`: at most what `share` says, at least one unless there is none. Cancel safe: what was
+    /// appended stays read.
+    ///
+    /// # Errors
+    ///
+    /// When ranges cannot be listed or read. What was appended before stands, and the next call meets the error again.
+    pub(crate) async fn read(
+        &mut self,
+        store: &dyn MetadataStore,
+        share: Share,
+        out: &mut Vec<ConsumedRecord>,
+    ) -> Result<Share> {
+        let mut visit = Visit::new(Arc::clone(&self.scope));
+        while let Some(room) = visit.room(share)
+            && self.has_more()
+        {
+            let read = match self.open(store).await {
+                Ok(true) => self.read_open(room, &mut visit, out).await,
+                Ok(false) => break,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = read {
+                visit.status = error.kind().number();
+                return Err(error);
+            }
+        }
+        Ok(visit.taken)
+    }
+
+    /// Reads from the open range.
+    async fn read_open(
+        &mut self,
+        room: Share,
+        visit: &mut Visit,
+        out: &mut Vec<ConsumedRecord>,
+    ) -> Result<()> {
+        let TopicPartition { topic, partition } = &self.partition;
+        let fetched = &mut self.fetched;
+        let read = self.reader.read(room.records, room.bytes, |offset, record| {
+            let Record { timestamp_ms, key, value, headers } = record;
+            *fetched = offset + 1;
+            out.push(ConsumedRecord {
+                topic: topic.clone(),
+                partition: *partition,
+                offset,
+                timestamp_ms,
+                key,
+                value,
+                headers,
+            });
+        });
+        match read.await {
+            Ok(taken) => {
+                visit.taken.records += taken.records as usize;
+                visit.taken.bytes += taken.bytes as usize;
+                Ok(())
+            }
+            // Retention has removed the object since its range was listed: the next list begins behind it.
+            Err(StorageError::NotFound { .. }) if self.relisted != Some(self.fetched) => {
+                self.ranges.clear();
+                self.reader = PartitionReader::new(self.segments.clone(), self.partition.clone());
+                self.relisted = Some(self.fetched);
+                Ok(())
+            }
+            Err(source) => Err(self.failed(source)),
+        }
+    }
+
+    /// Makes sure that the reader stands at the next record; `false` when metadata lists nothing from there on.
+    async fn open(&mut self, store: &dyn MetadataStore) -> Result<bool> {
+        if !self.reader.is_at_end() && self.reader.offset() == Some(self.fetched) {
+            return Ok(true);
+        }
+        while self.ranges.front().is_some_and(|range| range.end_offset <= self.fetched) {
+            self.ranges.pop_front();
+        }
+        if self.ranges.is_empty() {
+            self.ranges = store.ranges(&self.partition, self.fetched, RANGES_AHEAD).await?.into();
+        }
+        let Some(range) = self.ranges.front() else {
+            // The watermarks will say more when they are asked for next.
+            self.high_watermark = self.fetched;
+            return Ok(false);
+        };
+        if range.base_offset > self.fetched {
+            self.keep_within(Watermarks {
+                log_start: range.base_offset,
+                high_watermark: self.high_watermark,
+            });
+            if !self.has_more() {
+                return Ok(false);
+            }
+        }
+        let Some(range) = self.ranges.front() else { return Ok(true) };
+        let opened = self.reader.open(location(range), self.fetched);
+        opened.map(|()| true).map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: StorageError) -> ClientError {
+        let object = self.ranges.front().map_or("", |range| range.object.as_str());
+        ClientError::Storage {
+            partition: self.partition.clone(),
+            offset: self.fetched,
+            object: object.into(),
+            source: Arc::new(source),
+        }
+    }
+}
+
+fn location(range: &SegmentRange) -> RangeLocation {
+    RangeLocation {
+        segment: range.segment,
+        object: range.object.clone(),
+        base_offset: range.base_offset,
+        end_offset: range.end_offset,
+        position: range.position,
+        bytes: range.bytes,
+        index_position: range.index_position,
+        index_bytes: range.index_bytes,
+    }
+}
+
+/// What one poll takes from one partition. Tells the hooks when it is over, also when it is cancelled.
+struct Visit {
+    scope: Arc<Scope>,
+    started: Started,
+    taken: Share,
+    status: u8,
+}
+
+impl Visit {
+    fn new(scope: Arc<Scope>) -> Self {
+        Visit { scope, started: poll::start(), taken: Share { records: 0, bytes: 0 }, status: 0 }
+    }
+
+    /// What may still be taken, if anything.
+    fn room(&self, share: Share) -> Option<Share> {
+        let records = share.records.checked_sub(self.taken.records).filter(|records| *records > 0)?;
+        let bytes = share.bytes.checked_sub(self.taken.bytes).filter(|bytes| *bytes > 0)?;
+        Some(Share { records, bytes })
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let Visit { scope, started, taken, status } = self;
+        if taken.records > 0 || *status != 0 {
+            let (records, bytes) = (taken.records as u64, taken.bytes as u64);
+            // What was returned counts as returned, whatever came behind it.
+            let status = if records > 0 { 0 } else { *status };
+            poll(scope, Poll { records, bytes, started: *started, status });
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Produce requests to agents.
+
+use crate::producer::lane::Answer;
+use std::{sync::Arc, time::Duration};
+use streamhouse_core::{ErrorKind, limits::MESSAGE_BYTES_MAX};
+use streamhouse_proto::v1::{BatchResult, ProduceRequest, agent_client::AgentClient};
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often a connection with requests on it is asked whether it lives, and how long it may take to answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// An agent that was found, and how many requests wait for its answer.
+pub(crate) struct Agent {
+    pub(crate) client: AgentClient<Channel>,
+    pub(crate) in_flight: usize,
+}
+
+impl Agent {
+    /// An agent at `host:port`; connects with the first request.
+    pub(crate) fn new(address: &str) -> Result<Agent, Arc<str>> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|error| format!("the agent's address {address:?} is not usable: {error}"))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE);
+        let client =
+            AgentClient::new(endpoint.connect_lazy()).max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(Agent { client, in_flight: 0 })
+    }
+}
+
+/// Sends a request; one answer a batch, whatever happens.
+pub(crate) async fn produce(
+    mut client: AgentClient<Channel>,
+    address: &str,
+    request: ProduceRequest,
+    timeout: Duration,
+) -> Vec<Answer> {
+    let batches = request.batches.len();
+    let answers = match tokio::time::timeout(timeout, client.produce(request)).await {
+        Ok(Ok(response)) => {
+            let results = response.into_inner().results;
+            if results.len() == batches {
+                return results.into_iter().map(of_result).collect();
+            }
+            Answer::Again(
+                format!("the agent at {address} gave {} results for {batches} batches", results.len()).into(),
+            )
+        }
+        Ok(Err(status)) => of_status(address, &status),
+        Err(_) => Answer::Again(format!("the agent at {address} did not answer within {timeout:?}").into()),
+    };
+    vec![answers; batches]
+}
+
+fn of_result(result: BatchResult) -> Answer {
+    let message = || Arc::from(result.message.as_str());
+    match u8::try_from(result.status).ok().map(ErrorKind::from_number) {
+        Some(None) if result.status == 0 => Answer::Stored(result.base_offset),
+        Some(Some(kind)) if !kind.is_retryable() && kind != ErrorKind::NotFound => Answer::Refused(kind, message()),
+        // `NotFound`: the agent does not know the partition, yet metadata had it; ask again who holds it. A number of a
+        // later version: what it means is not known, so the batch may still be taken.
+        Some(_) | None => Answer::Again(message()),
+    }
+}
+
+/// A request fails as a whole only if it could not be read, or never arrived, or its answer did not.
+fn of_status(address: &str, status: &Status) -> Answer {
+    let message = format!("the agent at {address} failed: {} ({:?})", status.message(), status.code());
+    match status.code() {
+        Code::InvalidArgument | Code::Unimplemented => Answer::Refused(ErrorKind::Invalid, message.into()),
+        _ => Answer::Again(message.into()),
+    }
+}
