@@ -13,7 +13,7 @@ use sqlx::SqliteConnection;
 use std::time::Duration;
 use streamhouse_core::{GroupId, TopicPartition};
 
-const SELECT_PARTITION_ENDS: &str = "
+pub(super) const SELECT_PARTITION_ENDS: &str = "
     SELECT t.id, t.partitions, p.high_watermark
     FROM json_each(?1) AS j
     LEFT JOIN topics t ON t.name = j.value ->> 0
@@ -21,7 +21,7 @@ const SELECT_PARTITION_ENDS: &str = "
     ORDER BY j.key";
 
 /// A row: `[topic_id, partition, committed]`. The `WHERE` keeps `ON` from being read as a join's.
-const UPSERT_OFFSETS: &str = "
+pub(super) const UPSERT_OFFSETS: &str = "
     INSERT INTO group_offsets (group_id, topic_id, partition, committed)
     SELECT (SELECT id FROM consumer_groups WHERE name = ?2), value ->> 0, value ->> 1, value ->> 2
     FROM json_each(?1) WHERE true
@@ -44,7 +44,7 @@ macro_rules! lag_ms {
     };
 }
 
-const SELECT_OFFSETS: &str = concat!(
+pub(super) const SELECT_OFFSETS: &str = concat!(
     "SELECT t.partitions, p.log_start, p.high_watermark, o.committed, ",
     lag_ms!(),
     " FROM json_each(?1) AS j
@@ -55,7 +55,7 @@ const SELECT_OFFSETS: &str = concat!(
     ORDER BY j.key"
 );
 
-const SELECT_GROUP: &str = concat!(
+pub(super) const SELECT_GROUP: &str = concat!(
     "SELECT t.name, p.partition, p.log_start, p.high_watermark, o.committed, ",
     lag_ms!(),
     " FROM consumer_groups g

@@ -44,18 +44,21 @@ const FORGET_SILENT_PRODUCERS: &str = concat!(
     " - ?2 AND (topic_id, partition) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))"
 );
 
-const SELECT_PRODUCERS: &str = "
+pub(super) const SELECT_PRODUCERS: &str = "
     SELECT j.key, p.producer_id, p.batches
     FROM json_each(?1) AS j
     CROSS JOIN producers p ON p.topic_id = j.value ->> 0 AND p.partition = j.value ->> 1
     ORDER BY j.key, p.producer_id";
 
-const RENEW: &str = concat!(
-    "UPDATE partitions
+/// Materialized, because the planner would otherwise read all partitions and go through the list for each.
+pub(super) const RENEW: &str = concat!(
+    "WITH asked (topic_id, partition, epoch) AS MATERIALIZED (
+        SELECT t.id, j.value ->> 1, j.value ->> 2
+        FROM json_each(?1) AS j CROSS JOIN topics t ON t.name = j.value ->> 0)
+    UPDATE partitions
     SET expires_ms = ?2 + ",
     now_ms!(),
-    " FROM (SELECT t.id AS topic_id, j.value ->> 1 AS partition, j.value ->> 2 AS epoch
-            FROM json_each(?1) AS j CROSS JOIN topics t ON t.name = j.value ->> 0) AS asked
+    " FROM asked
     WHERE partitions.topic_id = asked.topic_id
       AND partitions.partition = asked.partition
       AND partitions.epoch = asked.epoch

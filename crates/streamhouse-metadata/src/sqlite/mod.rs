@@ -15,6 +15,9 @@ mod open;
 mod segments;
 mod topics;
 
+#[cfg(test)]
+mod tests;
+
 pub use lock::AgentLock;
 
 use crate::error::{MetadataError, Result};
@@ -55,6 +58,7 @@ pub struct SqliteMetadataStore {
     path: Arc<Path>,
     writer: SqlitePool,
     readers: SqlitePool,
+    write_wait: Duration,
 }
 
 impl SqliteMetadataStore {
@@ -85,7 +89,7 @@ impl SqliteMetadataStore {
 
     /// Begins a write transaction; it holds the write lock from here on.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
-        let deadline = Instant::now() + WRITE_WAIT_MAX;
+        let deadline = Instant::now() + self.write_wait;
         loop {
             match self.writer.begin_with("BEGIN IMMEDIATE").await {
                 Err(error) if errors::is_busy(&error) && Instant::now() < deadline => {

@@ -1,11 +1,11 @@
 //! Opening the file: directories, connections, migrations.
 
-use super::errors::{IS_DIRECTORY, IS_FOREIGN, IS_NEWER, cannot_create, unusable};
+use super::errors::{IS_DIRECTORY, IS_FOREIGN, IS_NEWER, cannot_create, explain, unusable};
 use super::{SqliteMetadataStore, WRITE_WAIT_MAX};
 use crate::error::Result;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -35,6 +35,9 @@ pub(super) async fn open(path: &Path) -> Result<SqliteMetadataStore> {
     if let Some(directory) = path.parent() {
         create_directory(directory).map_err(|error| cannot_create(&path, error))?;
     }
+    if path.metadata().is_ok_and(|file| file.len() > 0) {
+        check_ours(&path).await?;
+    }
 
     let options = SqliteConnectOptions::new()
         .filename(&path)
@@ -53,8 +56,13 @@ pub(super) async fn open(path: &Path) -> Result<SqliteMetadataStore> {
         .acquire_timeout(WRITE_WAIT_MAX);
     let mut store = SqliteMetadataStore {
         path: path.into(),
-        writer: pool.clone().max_connections(1).connect_lazy_with(writer),
+        writer: pool
+            .clone()
+            .max_connections(1)
+            .after_release(|connection, _| Box::pin(is_whole(connection)))
+            .connect_lazy_with(writer),
         readers: pool.max_connections(READERS_MAX).connect_lazy_with(reader),
+        write_wait: WRITE_WAIT_MAX,
     };
     store.migrate().await?;
     // Two links to one file mean one agent lock.
@@ -71,10 +79,11 @@ fn create_directory(directory: &Path) -> io::Result<()> {
     if let Some(parent) = directory.parent() {
         create_directory(parent)?;
         match std::fs::create_dir(directory) {
-            // Another process may be first; it syncs too.
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => File::open(parent)?.sync_all()?,
+            // Another process was first; it may not have synced yet.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+            created => created?,
         }
+        File::open(parent)?.sync_all()?;
     }
     Ok(())
 }
@@ -84,23 +93,55 @@ impl SqliteMetadataStore {
     /// so the second finds them done.
     async fn migrate(&self) -> Result<()> {
         let mut transaction = self.begin().await?;
-        let ours = is_ours(&mut transaction).await.map_err(|error| self.failed(error))?;
-        if !ours {
-            let source = sqlx::Error::Protocol("the file belongs to another program".into());
-            return Err(unusable(&self.path, IS_FOREIGN, source));
-        }
-        MIGRATOR.run(&mut *transaction).await.map_err(|error| match error {
+        // `run` takes any `Acquire`, which the compiler cannot prove `Send` for a borrowed connection.
+        MIGRATOR.run_direct(None, &mut *transaction, false).await.map_err(|error| match error {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => self.failed(error),
             // Every other error says that the file's migrations are not those of this program.
             error => unusable(&self.path, IS_NEWER, sqlx::Error::Migrate(Box::new(error))),
         })?;
+        // SQLite opens a file that it may not write for reading only, and says so at the first write.
+        sqlx::query("UPDATE counters SET value = value WHERE false")
+            .execute(&mut *transaction)
+            .await
+            .map_err(|error| self.failed(error))?;
         self.commit(transaction).await
     }
 }
 
-/// A file with tables in it that this program did not make is left alone.
-async fn is_ours(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
-    let application: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await?;
-    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(connection).await?;
-    Ok(application == APPLICATION_ID || (application == 0 && tables == 0))
+/// Whether a connection can be used again. After a COMMIT that failed, SQLite may have ended the transaction without the
+/// driver's knowledge, so that every later `BEGIN` on it would be refused.
+async fn is_whole(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
+    if connection.is_in_transaction() {
+        // The rollback of a dropped transaction is on its way; this comes after it.
+        connection.ping().await?;
+    }
+    Ok(!connection.is_in_transaction())
+}
+
+/// A file with tables in it that this program did not make is refused before anything, its journal mode for one, is
+/// changed.
+async fn check_ours(path: &Path) -> Result<()> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .read_only(true)
+        .busy_timeout(READER_BUSY_TIMEOUT)
+        .disable_statement_logging();
+    let identity = async || {
+        let mut connection = options.connect().await?;
+        let identity: (i64, i64) = sqlx::query_as(
+            "SELECT application_id, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        connection.close().await?;
+        Ok(identity)
+    };
+    match identity().await.map_err(|error| explain(path, error))? {
+        // The second is a file that another process is about to make its own.
+        (APPLICATION_ID, _) | (0, 0) => Ok(()),
+        _ => {
+            let source = sqlx::Error::Protocol("the file belongs to another program".into());
+            Err(unusable(path, IS_FOREIGN, source))
+        }
+    }
 }

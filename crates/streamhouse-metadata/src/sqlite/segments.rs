@@ -18,13 +18,15 @@ const INSERT_SEGMENT: &str = concat!(
 );
 
 /// Invariants 1 and 2 in one statement: what it returns stands, what it leaves out is fenced.
-/// A row asked: `[topic, partition, epoch, base_offset, end_offset]`.
-const MOVE_HIGH_WATERMARKS: &str = "
+/// A row asked: `[topic, partition, epoch, base_offset, end_offset]`. Materialized, because the planner would otherwise
+/// read all partitions and go through the list for each.
+pub(super) const MOVE_HIGH_WATERMARKS: &str = "
+    WITH asked (topic_id, partition, epoch, base_offset, end_offset) AS MATERIALIZED (
+        SELECT t.id, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4
+        FROM json_each(?1) AS j CROSS JOIN topics t ON t.name = j.value ->> 0)
     UPDATE partitions
     SET high_watermark = asked.end_offset
-    FROM (SELECT t.id AS topic_id, j.value ->> 1 AS partition, j.value ->> 2 AS epoch,
-                 j.value ->> 3 AS base_offset, j.value ->> 4 AS end_offset
-          FROM json_each(?1) AS j CROSS JOIN topics t ON t.name = j.value ->> 0) AS asked
+    FROM asked
     WHERE partitions.topic_id = asked.topic_id
       AND partitions.partition = asked.partition
       AND partitions.epoch = asked.epoch
@@ -34,20 +36,20 @@ const MOVE_HIGH_WATERMARKS: &str = "
     RETURNING topic_id, partition, (SELECT name FROM topics WHERE id = topic_id)";
 
 /// A row: `[topic_id, partition, base_offset, end_offset, position, bytes, index_position, index_bytes]`.
-const INSERT_RANGES: &str = "
+pub(super) const INSERT_RANGES: &str = "
     INSERT INTO segment_ranges
         (topic_id, partition, base_offset, end_offset, segment, position, bytes, index_position, index_bytes)
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, ?2, value ->> 4, value ->> 5, value ->> 6, value ->> 7
     FROM json_each(?1)";
 
 /// A row: `[topic_id, partition, producer_id, batches]`. The `WHERE` keeps `ON` from being read as a join's.
-const UPSERT_PRODUCERS: &str = "
+pub(super) const UPSERT_PRODUCERS: &str = "
     INSERT INTO producers (topic_id, partition, producer_id, batches, updated_ms)
     SELECT value ->> 0, value ->> 1, value ->> 2, value -> 3, ?2 FROM json_each(?1) WHERE true
     ON CONFLICT DO UPDATE SET batches = excluded.batches, updated_ms = excluded.updated_ms";
 
 /// A row asked: `[topic, partition, base_offset]`. No row at all when the segment is not there.
-const SELECT_OUTCOME: &str = "
+pub(super) const SELECT_OUTCOME: &str = "
     SELECT r.segment IS NOT NULL
     FROM segments s
     CROSS JOIN json_each(?2) AS j
@@ -58,7 +60,7 @@ const SELECT_OUTCOME: &str = "
     ORDER BY j.key";
 
 /// The ranges of a partition are dense, so the one that holds an offset is the last that begins at or below it.
-const SELECT_RANGES: &str = "
+pub(super) const SELECT_RANGES: &str = "
     SELECT s.id, s.object, r.base_offset, r.end_offset, r.position, r.bytes, r.index_position, r.index_bytes,
            s.committed_ms
     FROM topics t

@@ -28,7 +28,7 @@ const SELECT_PARTITIONS: &str = concat!(
     " WHERE t.name = ?1 ORDER BY p.partition"
 );
 
-const SELECT_WATERMARKS: &str = "
+pub(super) const SELECT_WATERMARKS: &str = "
     SELECT t.partitions, p.log_start, p.high_watermark
     FROM json_each(?1) AS j
     LEFT JOIN topics t ON t.name = j.value ->> 0
