@@ -9,6 +9,8 @@ mod local;
 mod reader;
 pub mod segment;
 mod store;
+#[cfg(test)]
+mod testing;
 
 pub use error::{Result, StorageError};
 pub use local::open_local;

@@ -13,6 +13,7 @@ use std::{
     fs::{self, File},
     io::{self, IoSlice, Write},
     ops::Range,
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::Arc,
 };
@@ -40,16 +41,18 @@ pub fn open_local(dir: &Path) -> Result<Arc<dyn ObjectStore>> {
     Ok(Arc::new(Local { files }))
 }
 
-/// Creates a directory and those above it, and syncs every directory that got a new entry. The ones that exist already
+/// Creates a directory and those above it, and syncs them, so that their entries are on disk. Those that exist already
 /// are synced too: another process may have made them a moment ago.
 fn create_durably(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir)?;
-    for dir in fs::canonicalize(dir)?.ancestors() {
-        match File::open(dir).and_then(|dir| dir.sync_all()) {
-            Ok(()) => {}
-            // A directory that we may pass through but not read was not made by us.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
-            Err(error) => return Err(error),
+    let dir = fs::canonicalize(dir)?;
+    let device = fs::metadata(&dir)?.dev();
+    for above in dir.ancestors() {
+        // A directory of another file system, or one that we may not read, has no entry that we made.
+        match File::open(above) {
+            Ok(open) if open.metadata()?.dev() == device => open.sync_all()?,
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+            _ => break,
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use crate::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, path::Path};
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, slice, sync::Arc};
 use streamhouse_core::SegmentId;
 use streamhouse_hooks::{
     Instance, Operation, Scope, Started,
@@ -83,8 +83,9 @@ impl SegmentStore {
     /// failed.
     pub async fn get(&self, object: &str, range: Range<u64>) -> Result<Bytes> {
         let started = object::start();
-        let got = self.objects.get_range(&Path::from(object), range.clone()).await;
-        let got = match got {
+        // `get_ranges` is one hop to a blocking thread on local files, `get_range` two.
+        let ranges = self.objects.get_ranges(&Path::from(object), slice::from_ref(&range)).await;
+        let got = match ranges.map(|mut ranges| ranges.pop().unwrap_or_default()) {
             Ok(bytes) if bytes.len() as u64 == range.end - range.start => Ok(bytes),
             Ok(bytes) => Err(ends_early(object, range.start + bytes.len() as u64, range.end)),
             Err(error) => Err(StorageError::of_store("read", object, error)),
