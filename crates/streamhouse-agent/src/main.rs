@@ -1,2 +1,76 @@
-//! x
-fn main() {}
+//! `streamhouse-agent`: runs one agent until SIGTERM or SIGINT.
+
+use clap::Parser;
+use std::{error::Error, io, process::ExitCode, time::Duration};
+use streamhouse_agent::{Agent, Config, Flags};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Threads that serve requests; storing and committing have threads of their own.
+const WORKER_THREADS: usize = 2;
+/// How long the process waits, at its end, for file operations that hang.
+const EXIT_WAIT: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let is_terminal = io::IsTerminal::is_terminal(&io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_terminal).init();
+    match start(flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(flags: Flags) -> Result<(), Box<dyn Error>> {
+    let config = Config::try_from(flags)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build()?;
+    let result = runtime.block_on(run(config));
+    runtime.shutdown_timeout(EXIT_WAIT);
+    result
+}
+
+async fn run(config: Config) -> Result<(), Box<dyn Error>> {
+    let mut stop = Stop::listen()?;
+    let mut agent = tokio::select! {
+        agent = Agent::start(config) => agent?,
+        name = stop.asked() => {
+            tracing::info!("{name} while starting");
+            return Ok(());
+        }
+    };
+    tracing::info!("ready: gRPC on {}, HTTP on http://{}", agent.grpc_address(), agent.http_address());
+    tokio::select! {
+        failure = agent.failed() => return Err(failure.into()),
+        name = stop.asked() => tracing::info!("{name}: answering what is under way, then giving the leases back"),
+    }
+    tokio::select! {
+        () = agent.shutdown() => tracing::info!("done"),
+        name = stop.asked() => return Err(format!("{name} again: ended at once").into()),
+    }
+    Ok(())
+}
+
+/// The signals that end an agent.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn listen() -> io::Result<Stop> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Stop { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The agent: its tasks, from start to shutdown.
+
+use crate::config::Config;
+use crate::error::StartError;
+use crate::flush::{Command, Flusher, Tools};
+use crate::grpc::{self, Connections, Service};
+use crate::http;
+use crate::lease::{LeaseKeeper, Parts};
+use crate::readiness::{Readiness, Reason};
+use futures::future::{FutureExt, select_all};
+use object_store::ObjectStore;
+use std::{convert::Infallible as Never, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use streamhouse_hooks::{Instance, Role};
+use streamhouse_metadata::{AgentLock, Leases, MetadataStore, SqliteMetadataStore};
+use streamhouse_storage::{SegmentStore, open_local};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Commands that wait for the flusher. Batches in them are bounded by the unflushed bytes.
+const COMMANDS_MAX: usize = 1024;
+/// Lease terms that a shutdown waits for requests under way: each is answered within the flush under way and its own.
+const DRAIN_TERMS: u32 = 2;
+
+type Task = AbortOnDropHandle<Result<(), String>>;
+
+/// A running agent. Dropped without [`shutdown`](Self::shutdown) it ends as if it were killed: nothing that was
+/// acknowledged is lost, and its leases expire or are taken over by the next holder of the lock.
+pub struct Agent {
+    grpc_address: SocketAddr,
+    http_address: SocketAddr,
+    lease_term: Duration,
+    flusher: mpsc::Sender<Command>,
+    stop_grpc: CancellationToken,
+    stop_leases: CancellationToken,
+    stop_http: CancellationToken,
+    grpc_task: Task,
+    flush_task: Task,
+    lease_task: Task,
+    http_task: Task,
+    _lock: Option<AgentLock>,
+}
+
+impl Agent {
+    /// Starts an agent on its SQLite metadata store and its local object store. When it returns, the agent listens and has
+    /// taken every partition that nobody leases, its dead predecessor's among them.
+    ///
+    /// # Errors
+    ///
+    /// When another agent runs on the metadata store, a store cannot be opened, or an address cannot be listened on. The
+    /// message says what to do.
+    pub async fn start(config: Config) -> Result<Agent, StartError> {
+        let metadata = Arc::new(SqliteMetadataStore::new(&config.metadata_path).await?);
+        let lock = metadata.lock_agent()?;
+        let objects = open_local(&config.object_store_path)?;
+        let listeners = Listeners::bind(&config).await?;
+        // The lock's last holder is dead, so nobody writes under these leases any more.
+        metadata.expire_all_leases().await?;
+        Agent::launch(config, metadata, objects, listeners, Some(lock)).await
+    }
+
+    /// Starts an agent on stores that are open already, which it may share with other agents.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub async fn start_with(
+        config: Config,
+        metadata: Arc<dyn MetadataStore>,
+        objects: Arc<dyn ObjectStore>,
+    ) -> Result<Agent, StartError> {
+        let listeners = Listeners::bind(&config).await?;
+        Agent::launch(config, metadata, objects, listeners, None).await
+    }
+
+    async fn launch(
+        config: Config,
+        metadata: Arc<dyn MetadataStore>,
+        objects: Arc<dyn ObjectStore>,
+        listeners: Listeners,
+        lock: Option<AgentLock>,
+    ) -> Result<Agent, StartError> {
+        let instance = Instance::new(Role::Agent, config.agent_id.as_str(), "");
+        let (flusher, commands) = mpsc::channel(COMMANDS_MAX);
+        let (lease_events, events) = mpsc::unbounded_channel();
+        let (readiness, ready) = watch::channel(Readiness::Idle(Reason::Starting));
+        let wanted = Arc::new(Notify::new());
+        let tools = Tools {
+            agent: config.agent_id.clone(),
+            lease_term: config.lease_term,
+            metadata: Arc::clone(&metadata),
+            segments: SegmentStore::new(objects, &instance),
+            instance: instance.clone(),
+        };
+        let flush_task = spawn(Flusher::new(tools, commands, lease_events).run().map(Ok::<_, Never>));
+        let parts = Parts {
+            agent: config.agent_id.clone(),
+            address: config.advertise_address.unwrap_or_else(|| listeners.grpc_address.to_string()),
+            lease_term: config.lease_term,
+            heartbeat_interval: config.heartbeat_interval,
+            sweep_interval: config.sweep_interval,
+            metadata: Arc::clone(&metadata),
+            flusher: flusher.clone(),
+            events,
+            wanted: Arc::clone(&wanted),
+            readiness,
+        };
+        let mut keeper = LeaseKeeper::new(parts, &instance);
+        keeper.start().await?;
+        let [stop_grpc, stop_leases, stop_http] = [(); 3].map(|()| CancellationToken::new());
+        let lease_task = spawn(keeper.run(stop_leases.clone()).map(Ok::<_, Never>));
+        let scope = instance.scope("", None);
+        let service = Service { agent: config.agent_id, metadata, flusher: flusher.clone(), wanted, scope };
+        let limits = grpc::Limits {
+            unflushed_bytes_max: config.unflushed_bytes_max,
+            request_time: config.lease_term * grpc::REQUEST_TERMS,
+        };
+        let connections = Connections::new(&instance, config.connections_max);
+        let stop = stop_grpc.clone().cancelled_owned();
+        let grpc_task = spawn(grpc::serve(listeners.grpc, connections, service, limits, stop));
+        let http_task = spawn(http::serve(listeners.http, ready, stop_http.clone().cancelled_owned()));
+        Ok(Agent {
+            grpc_address: listeners.grpc_address,
+            http_address: listeners.http_address,
+            lease_term: config.lease_term,
+            flusher,
+            stop_grpc,
+            stop_leases,
+            stop_http,
+            grpc_task,
+            flush_task,
+            lease_task,
+            http_task,
+            _lock: lock,
+        })
+    }
+
+    /// Where producers connect.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc_address
+    }
+
+    /// Where `/health` and `/ready` are.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// Waits until a part of the agent ends by itself, which it should not, and says which. The agent is of no use then.
+    pub async fn failed(&mut self) -> String {
+        let tasks = [
+            ("gRPC server", &mut self.grpc_task),
+            ("flusher", &mut self.flush_task),
+            ("lease keeper", &mut self.lease_task),
+            ("HTTP server", &mut self.http_task),
+        ];
+        let ends = tasks.map(|(name, task)| task.map(move |end| (name, end)).boxed());
+        let ((name, end), ..) = select_all(ends).await;
+        match end {
+            Ok(Ok(())) => format!("the {name} ended"),
+            Ok(Err(error)) => format!("the {name} failed: {error}"),
+            Err(error) => format!("the {name} failed: {error}"),
+        }
+    }
+
+    /// Takes nothing new, answers what is under way, gives the leases back and ends. Takes at most two lease terms and a
+    /// third.
+    pub async fn shutdown(self) {
+        self.stop_grpc.cancel();
+        let limit = self.lease_term * DRAIN_TERMS;
+        if timeout(limit, self.grpc_task).await.is_err() {
+            tracing::warn!(?limit, "requests were still under way and are dropped");
+        }
+        // Fails when the flusher has ended, which is what is asked for.
+        let _ = self.flusher.send(Command::Drain).await;
+        if timeout(limit, self.flush_task).await.is_err() {
+            tracing::warn!(?limit, "a flush was still under way and is dropped");
+        }
+        self.stop_leases.cancel();
+        // It bounds its calls by itself.
+        let _ = self.lease_task.await;
+        self.stop_http.cancel();
+        let _ = timeout(limit, self.http_task).await;
+    }
+}
+
+/// The sockets, bound before anything is changed.
+struct Listeners {
+    grpc: TcpListener,
+    http: TcpListener,
+    grpc_address: SocketAddr,
+    http_address: SocketAddr,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<Listeners, StartError> {
+        let (grpc, grpc_address) = bind(config.grpc_listen_address, "--grpc-listen-address").await?;
+        let (http, http_address) = bind(config.http_listen_address, "--http-listen-address").await?;
+        Ok(Listeners { grpc, http, grpc_address, http_address })
+    }
+}
+
+async fn bind(address: SocketAddr, flag: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bound = async {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bound.await.map_err(|source| StartError::Bind { address, flag, source })
+}
+
+fn spawn<E: ToString + 'static>(task: impl Future<Output = Result<(), E>> + Send + 'static) -> Task {
+    AbortOnDropHandle::new(tokio::spawn(task.map(|end| end.map_err(|error| error.to_string()))))
+}

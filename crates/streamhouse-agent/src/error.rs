@@ -1,0 +1,113 @@
+//! Why a batch was not written, and why an agent did not start.
+
+use crate::flush::SequenceError;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use streamhouse_core::{
+    ErrorKind, InvalidName, TopicPartition,
+    batch::BatchError,
+    limits::{BATCH_BYTES_MAX, REQUEST_BYTES_MAX},
+};
+use streamhouse_metadata::MetadataError;
+use streamhouse_storage::StorageError;
+
+/// Why a batch was not written. Nothing of the batch is in the log, unless the message says that it may be.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    #[error(
+        "a batch of {bytes} bytes is too large; a batch has at most {BATCH_BYTES_MAX}, send smaller ones"
+    )]
+    BatchTooLarge { bytes: usize },
+    #[error(
+        "a request with {bytes} bytes of batches is too large; it may have {REQUEST_BYTES_MAX}, send its batches in several"
+    )]
+    RequestTooLarge { bytes: usize },
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    #[error(transparent)]
+    Sequence(#[from] SequenceError),
+    /// What the flusher knows; the service asks the metadata store for one of the next three before it answers.
+    #[error("this agent does not lease {0}")]
+    NotLeased(TopicPartition),
+    #[error("{0}")]
+    Lookup(Arc<MetadataError>),
+    #[error("this agent does not lease {partition}: agent {holder} does, at {address}; send it there")]
+    HeldElsewhere { partition: TopicPartition, holder: String, address: String },
+    #[error("no agent leases {0} yet; this one will try to, send the batch again")]
+    Unassigned(TopicPartition),
+    #[error(
+        "this agent has lost its lease of {0}; look up who holds the partition now and send the batch there"
+    )]
+    LeaseLost(TopicPartition),
+    #[error("the segment could not be stored: {0}")]
+    Store(Arc<StorageError>),
+    #[error(
+        "the segment was not stored within {0:?} (one lease term): the object store does not answer; look at its disk or service, the agent goes on trying with what is sent again"
+    )]
+    StoreTimeout(Duration),
+    #[error("the segment could not be committed: {0}")]
+    Commit(Arc<MetadataError>),
+    #[error(
+        "a flush was not committed within {0:?} (one lease term) and was given up; it may have been committed, send the batch again: it is stored once if it carries a producer id"
+    )]
+    Abandoned(Duration),
+    #[error(
+        "a flush could not be committed within {0:?} (one lease term) because the one before it was not; nothing of it was written, send the batch again"
+    )]
+    TooLate(Duration),
+    #[error("the agent shuts down; send the batch to the partition's next holder")]
+    ShuttingDown,
+}
+
+impl WriteError {
+    /// How the producer should react.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            WriteError::Name(_) | WriteError::BatchTooLarge { .. } | WriteError::RequestTooLarge { .. } => {
+                ErrorKind::Invalid
+            }
+            WriteError::Batch(error) => error.kind(),
+            WriteError::Sequence(error) => error.kind(),
+            WriteError::Lookup(error) => error.kind(),
+            WriteError::NotLeased(_) | WriteError::HeldElsewhere { .. } | WriteError::LeaseLost(_) => {
+                ErrorKind::Fenced
+            }
+            WriteError::Unassigned(_)
+            | WriteError::Abandoned(_)
+            | WriteError::TooLate(_)
+            | WriteError::ShuttingDown => ErrorKind::Retry,
+            // Whatever is wrong behind the agent, nothing is wrong with the batch: it may be sent again.
+            WriteError::Store(_) | WriteError::StoreTimeout(_) => ErrorKind::Unavailable,
+            WriteError::Commit(error) => match error.kind() {
+                ErrorKind::Retry => ErrorKind::Retry,
+                ErrorKind::Fenced
+                | ErrorKind::Invalid
+                | ErrorKind::NotFound
+                | ErrorKind::Corrupt
+                | ErrorKind::Unavailable => ErrorKind::Unavailable,
+            },
+        }
+    }
+}
+
+/// Why an agent did not start, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; free it, or choose another with {flag}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The flag that sets it.
+        flag: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The metadata store cannot be used, or another agent uses it.
+    #[error("{0}")]
+    Metadata(#[from] MetadataError),
+    /// The object store cannot be used.
+    #[error("{0}")]
+    Storage(#[from] StorageError),
+}

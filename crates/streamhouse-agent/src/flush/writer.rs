@@ -1,0 +1,222 @@
+//! A leased partition: where it stands, what waits for its next flush, and what is known of its producers.
+
+use super::early::EarlyKey;
+use super::placed::PlacedBatches;
+use super::window::{SequenceError, Verdict, Window};
+use crate::append::{Batch, Waiter};
+use crate::error::WriteError;
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use streamhouse_core::{batch::ProducerStamp, limits::IDEMPOTENCE_WINDOW};
+use streamhouse_hooks::Scope;
+use streamhouse_metadata::{Lease, ProducerState, SequencedBatch};
+use tokio::time::Instant;
+
+/// One lease's writer. A new grant makes a new writer.
+pub(super) struct PartitionWriter {
+    /// Never reused: tells this writer from the one of a later grant.
+    pub(super) id: u64,
+    epoch: u64,
+    scope: Arc<Scope>,
+    /// Offset of the next record that goes into a segment: the high watermark and what is in flight (invariant 2).
+    next_offset: u64,
+    windows: HashMap<u64, Window<Waiter>>,
+    waiting: VecDeque<Batch>,
+    /// Whether the flusher has it in its queue of partitions to flush.
+    queued: bool,
+    /// Batches that overtook another of their producer on the way, by producer and sequence.
+    early: BTreeMap<EarlyKey, Early>,
+}
+
+struct Early {
+    batch: Batch,
+    since: Instant,
+}
+
+/// What became of a batch that was handed to its writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admitted {
+    /// It waits for the next flush.
+    Waits,
+    /// It is answered, or will be when the batch is that it repeats.
+    Settled,
+    /// It waits for the batches before it; [`PartitionWriter::expire`] gives it up.
+    Early(EarlyKey),
+}
+
+impl PartitionWriter {
+    pub(super) fn new(id: u64, lease: &Lease, scope: Scope) -> PartitionWriter {
+        let windows =
+            lease.producers.iter().map(|producer| (producer.producer_id, Window::load(&producer.batches)));
+        PartitionWriter {
+            id,
+            epoch: lease.epoch,
+            scope: Arc::new(scope),
+            next_offset: lease.watermarks.high_watermark,
+            windows: windows.collect(),
+            waiting: VecDeque::new(),
+            queued: false,
+            early: BTreeMap::new(),
+        }
+    }
+
+    /// Lets a batch wait for the next flush, or settles it when it is a retry or out of its producer's sequence.
+    pub(super) fn admit(&mut self, batch: Batch, now: Instant) -> Admitted {
+        let Some(stamp) = batch.stamp else {
+            self.waiting.push_back(batch);
+            return Admitted::Waits;
+        };
+        if stamp.epoch != 0 {
+            return self.refuse(batch, SequenceError::Epoch(stamp.epoch));
+        }
+        let window = self.windows.entry(stamp.producer_id).or_default();
+        match window.check(stamp.base_sequence, batch.records) {
+            Ok(Verdict::Next) => {
+                window.push(stamp.base_sequence, batch.records);
+                self.waiting.push_back(batch);
+                self.admit_followers(stamp.producer_id);
+                Admitted::Waits
+            }
+            Ok(Verdict::Committed(offset)) => {
+                batch.waiter.of_retry().resolve(&self.scope, Ok(offset));
+                Admitted::Settled
+            }
+            Ok(Verdict::Pending) => {
+                window.attach(stamp.base_sequence, batch.waiter.of_retry());
+                Admitted::Settled
+            }
+            Ok(Verdict::Ahead) => self.hold(stamp, batch, now),
+            Err(error) => self.refuse(batch, error),
+        }
+    }
+
+    /// Requests of one producer race each other through the agent, so a batch may arrive before its predecessor.
+    fn hold(&mut self, stamp: ProducerStamp, batch: Batch, now: Instant) -> Admitted {
+        let key = (stamp.producer_id, stamp.base_sequence);
+        let held = self.early_of(stamp.producer_id).count();
+        if held >= IDEMPOTENCE_WINDOW - 1 && !self.early.contains_key(&key) {
+            return self.refuse(batch, SequenceError::WindowFull);
+        }
+        // A second copy takes the place of the first, whose requester has given up on it.
+        if let Some(first) = self.early.insert(key, Early { batch, since: now }) {
+            self.refuse_gap(first.batch);
+        }
+        Admitted::Early(key)
+    }
+
+    fn early_of(&self, producer_id: u64) -> impl Iterator<Item = &Early> {
+        self.early.range((producer_id, 0)..=(producer_id, i32::MAX)).map(|(_, early)| early)
+    }
+
+    fn admit_followers(&mut self, producer_id: u64) {
+        let Some(window) = self.windows.get_mut(&producer_id) else { return };
+        while let Some(early) = self.early.remove(&(producer_id, window.next_sequence())) {
+            let base_sequence = early.batch.stamp.map_or(0, |stamp| stamp.base_sequence);
+            match window.check(base_sequence, early.batch.records) {
+                Ok(_) => {
+                    window.push(base_sequence, early.batch.records);
+                    self.waiting.push_back(early.batch);
+                }
+                Err(error) => early.batch.waiter.resolve(&self.scope, Err(error.into())),
+            }
+        }
+    }
+
+    /// Gives up on an early batch that was held at `since` and still is.
+    pub(super) fn expire(&mut self, key: EarlyKey, since: Instant) {
+        if self.early.get(&key).is_some_and(|early| early.since == since)
+            && let Some(early) = self.early.remove(&key)
+        {
+            self.refuse_gap(early.batch);
+            self.forget_if_empty(key.0);
+        }
+    }
+
+    fn refuse_gap(&self, batch: Batch) {
+        let stamp = batch.stamp.map_or((0, 0), |stamp| (stamp.producer_id, stamp.base_sequence));
+        let expected = self.windows.get(&stamp.0).map_or(0, Window::next_sequence);
+        batch.waiter.resolve(&self.scope, Err(SequenceError::Gap { sequence: stamp.1, expected }.into()));
+    }
+
+    fn refuse(&mut self, batch: Batch, error: SequenceError) -> Admitted {
+        batch.waiter.resolve(&self.scope, Err(error.into()));
+        if let Some(stamp) = batch.stamp {
+            self.forget_if_empty(stamp.producer_id);
+        }
+        Admitted::Settled
+    }
+
+    fn forget_if_empty(&mut self, producer_id: u64) {
+        if self.early_of(producer_id).next().is_none()
+            && self.windows.get(&producer_id).is_some_and(Window::is_empty)
+        {
+            self.windows.remove(&producer_id);
+        }
+    }
+
+    /// Whether batches wait and the flusher does not have the partition in its queue yet; from now on it does.
+    pub(super) fn queue(&mut self) -> bool {
+        !self.waiting.is_empty() && !std::mem::replace(&mut self.queued, true)
+    }
+
+    /// Takes what waits, up to `bytes_max`, and gives it offsets: the bytes of each batch, and the batches.
+    pub(super) fn take(&mut self, bytes_max: usize) -> (Vec<Bytes>, PlacedBatches) {
+        self.queued = false;
+        let mut placed = PlacedBatches::new(self.id, self.epoch, self.next_offset, Arc::clone(&self.scope));
+        let (mut contents, mut taken) = (Vec::new(), 0);
+        while let Some(batch) = self.waiting.pop_front_if(|batch| taken + batch.bytes.len() <= bytes_max) {
+            let Batch { bytes, records, stamp, waiter } = batch;
+            taken += bytes.len();
+            contents.push(bytes);
+            if let Some(stamp) = stamp
+                && let Some(window) = self.windows.get_mut(&stamp.producer_id)
+            {
+                window.place(stamp.base_sequence, self.next_offset);
+            }
+            placed.push(self.next_offset, records, stamp, waiter);
+            self.next_offset += u64::from(records);
+        }
+        (contents, placed)
+    }
+
+    /// The state of the producers that wrote `batches`, to be stored with their commit.
+    pub(super) fn producers_after(&self, batches: &PlacedBatches) -> Vec<ProducerState> {
+        let state = |(producer_id, batches): (u64, Vec<SequencedBatch>)| {
+            self.windows.get(&producer_id).map(|window| window.state_after(producer_id, &batches))
+        };
+        batches.by_producer().into_iter().filter_map(state).collect()
+    }
+
+    /// Batches are committed: remembers them and answers their retries.
+    pub(super) fn committed(&mut self, batches: &PlacedBatches) {
+        for (producer_id, batches) in batches.by_producer() {
+            let Some(window) = self.windows.get_mut(&producer_id) else { continue };
+            for batch in batches {
+                for retry in window.commit(batch) {
+                    retry.resolve(&self.scope, Ok(batch.base_offset));
+                }
+            }
+        }
+    }
+
+    /// Nothing from `base_offset` on was committed: the offset is next again, and all that waits fails too, for it
+    /// comes after what failed. Batches in flight are the caller's to answer.
+    pub(super) fn fail_from(&mut self, base_offset: u64, error: &WriteError) {
+        self.next_offset = base_offset;
+        let retries: Vec<_> =
+            self.windows.values_mut().flat_map(|window| window.fail_from(base_offset)).collect();
+        self.windows.retain(|_, window| !window.is_empty());
+        for waiter in self.waiting.drain(..).map(|batch| batch.waiter).chain(retries) {
+            waiter.resolve(&self.scope, Err(error.clone()));
+        }
+        self.fail_early(error);
+    }
+
+    /// Gives up on every early batch: no more will come.
+    pub(super) fn fail_early(&mut self, error: &WriteError) {
+        for early in std::mem::take(&mut self.early).into_values() {
+            early.batch.waiter.resolve(&self.scope, Err(error.clone()));
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Back-pressure: what requests may hold in memory.
+//!
+//! A request is let in, and its body read, only when there is room for a message of full size; once its size is known the
+//! rest is given back, and its share when its last batch is answered. Requests that wait are not read: their producers
+//! are stopped by HTTP/2's windows.
+
+use futures::future::BoxFuture;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use streamhouse_core::limits::MESSAGE_BYTES_MAX;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::codegen::{Service, http};
+
+/// A request's share of the unflushed bytes.
+#[derive(Debug)]
+pub(crate) struct Admission(OwnedSemaphorePermit);
+
+impl Admission {
+    /// Gives back what is over `bytes`.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        let excess = self.0.num_permits().saturating_sub(bytes);
+        drop(self.0.split(excess));
+    }
+}
+
+/// Lets requests into a service while there is room. The service finds an `Arc<Admission>`, its only owner, in the
+/// request's extensions.
+#[derive(Clone)]
+pub(crate) struct Admitting<S> {
+    inner: S,
+    room: Arc<Semaphore>,
+}
+
+impl<S> Admitting<S> {
+    /// Over `bytes_max` requests wait. It must be at least [`MESSAGE_BYTES_MAX`], or none would be let in.
+    pub(crate) fn new(inner: S, bytes_max: u32) -> Admitting<S> {
+        Admitting { inner, room: Arc::new(Semaphore::new(bytes_max as usize)) }
+    }
+}
+
+impl<S, B> Service<http::Request<B>> for Admitting<S>
+where
+    S: Service<http::Request<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
+        // The clone stays behind: it is the original that was polled ready.
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let room = Arc::clone(&self.room);
+        Box::pin(async move {
+            let permit = room.acquire_many_owned(MESSAGE_BYTES_MAX as u32).await;
+            let permit = permit.expect("the semaphore is never closed");
+            request.extensions_mut().insert(Arc::new(Admission(permit)));
+            inner.call(request).await
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_admission_keeps_what_its_request_holds() {
+        let room = Arc::new(Semaphore::new(MESSAGE_BYTES_MAX));
+        let permit = Arc::clone(&room).acquire_many_owned(MESSAGE_BYTES_MAX as u32).await.unwrap();
+        let mut admission = Admission(permit);
+        admission.shrink(1000);
+        assert_eq!(room.available_permits(), MESSAGE_BYTES_MAX - 1000);
+        admission.shrink(2000);
+        assert_eq!(room.available_permits(), MESSAGE_BYTES_MAX - 1000);
+        drop(admission);
+        assert_eq!(room.available_permits(), MESSAGE_BYTES_MAX);
+    }
+}

@@ -1,0 +1,67 @@
+//! The gRPC server: connections, admission of requests, the service.
+
+mod admission;
+mod connections;
+mod service;
+
+pub(crate) use admission::Admission;
+pub(crate) use connections::Connections;
+pub(crate) use service::Service;
+
+use admission::Admitting;
+use std::{future::Future, time::Duration};
+use streamhouse_core::limits::MESSAGE_BYTES_MAX;
+use streamhouse_proto::v1::agent_server::AgentServer;
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+
+/// What one connection may send before the agent reads it: two full requests fit, so that a producer is never held up by
+/// a round trip.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// What one request may send before the agent reads it: a full request.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+/// Largest HTTP/2 frame: fewer, larger frames cost less than the default of 16 KiB.
+const FRAME_BYTES_MAX: u32 = 256 << 10;
+/// Requests under way on one connection.
+const STREAMS_MAX: u32 = 256;
+/// How often a silent connection is asked whether its peer lives.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// How long the peer may take to answer that.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Lease terms that a request may take from its first byte to its answer: the flush before it and its own are given up
+/// within one each, and one is left to send it. Longer ones end in an error, so that a producer that stalls while it
+/// sends does not keep others out.
+pub(crate) const REQUEST_TERMS: u32 = 3;
+
+/// What requests may use.
+pub(crate) struct Limits {
+    /// Bytes of requests received and not yet answered.
+    pub(crate) unflushed_bytes_max: u32,
+    /// A request's time, from its first byte to its answer.
+    pub(crate) request_time: Duration,
+}
+
+/// Serves until `stop`, then until every request under way is answered.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    connections: Connections,
+    service: Service,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    let service = AgentServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    Server::builder()
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .timeout(limits.request_time)
+        .serve_with_incoming_shutdown(
+            Admitting::new(service, limits.unflushed_bytes_max),
+            connections.accept(listener),
+            stop,
+        )
+        .await
+}

@@ -1,0 +1,36 @@
+//! The agent: takes record batches from producers over gRPC, writes them into segments on an object store, and commits
+//! each flush to the metadata store under the leases it holds.
+//!
+//! An acknowledgement means that the object is stored and the transaction committed (invariant 3). Batches stay opaque:
+//! the agent checks a batch's header and checksum, gives it its base offset, and touches no record.
+//!
+//! - `grpc` takes requests in, as far as there is room for them, and checks batches;
+//! - `flush` collects batches, stores and commits segments, one task for all partitions;
+//! - `lease` takes and renews leases, one task;
+//! - `http` serves `/health` and `/ready`.
+//!
+//! ```no_run
+//! use clap::Parser;
+//! use streamhouse_agent::{Agent, Config, Flags};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let agent = Agent::start(Config::try_from(Flags::parse())?).await?;
+//! println!("producers connect to {}", agent.grpc_address());
+//! agent.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod agent;
+mod append;
+mod config;
+mod error;
+mod flush;
+mod grpc;
+mod http;
+mod lease;
+mod readiness;
+
+pub use agent::Agent;
+pub use config::{Config, ConfigError, Flags};
+pub use error::StartError;
