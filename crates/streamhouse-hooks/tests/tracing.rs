@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use streamhouse_hooks::{
     Commit, Flush, Instance, Object, Operation, Poll, Role, Send, Started, Write, commit, flush, object,
     poll, send, write,
@@ -31,7 +31,8 @@ impl<S: Subscriber> Layer<S> for Recorder {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut seen = Seen { target: event.metadata().target().to_owned(), ..Seen::default() };
         event.record(&mut seen);
-        self.0.lock().unwrap().push((*event.metadata().level(), seen));
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push((*event.metadata().level(), seen));
     }
 }
 
