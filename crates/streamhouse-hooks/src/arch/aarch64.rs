@@ -6,11 +6,16 @@
 /// kernel traps on a breakpoint instead of calling.
 macro_rules! emit {
     ($name:literal, $semaphore:ident, [$a0:expr, $a1:expr, $a2:expr, $a3:expr, $a4:expr, $a5:expr]) => {
+        // As an instruction: written as bytes it would be marked as data.
+        const NOP: u32 = match *streamhouse_abi::SITE_NOP {
+            [b0, b1, b2, b3] => u32::from_le_bytes([b0, b1, b2, b3]),
+            _ => panic!("an instruction is four bytes"),
+        };
         // SAFETY: the bytes are a nop, and whatever a tracer makes of them keeps every register and all memory but the
         // stack below the stack pointer, which is free here. The rest is data in sections of its own.
         unsafe {
             std::arch::asm!(
-                "990: .byte {b0}, {b1}, {b2}, {b3}",
+                "990: .inst {nop}",
                 ".pushsection .note.stapsdt, \"?\", \"note\"",
                 ".balign 4",
                 ".4byte 992f-991f, 994f-993f, 3",
@@ -32,10 +37,7 @@ macro_rules! emit {
                 ".size _.stapsdt.base, 1",
                 ".popsection",
                 ".endif",
-                b0 = const streamhouse_abi::SITE_NOP[0],
-                b1 = const streamhouse_abi::SITE_NOP[1],
-                b2 = const streamhouse_abi::SITE_NOP[2],
-                b3 = const streamhouse_abi::SITE_NOP[3],
+                nop = const NOP,
                 semaphore = sym $semaphore,
                 in("x0") $a0,
                 in("x1") $a1,
@@ -54,5 +56,3 @@ macro_rules! attached {
         $semaphore.load(std::sync::atomic::Ordering::Relaxed) != 0
     };
 }
-
-const _: () = assert!(streamhouse_abi::SITE_NOP.len() == 4);
