@@ -12,7 +12,7 @@ const LEVEL: Level = Level::TRACE;
 /// A batch that was acknowledged or failed.
 #[derive(Clone, Copy, Debug)]
 pub struct Send<'a> {
-    /// Records in it; as many as there are in `sent_ns`.
+    /// Records in it; as many as there are in `sent_ns`, else the kernel program refuses the latencies and counts that.
     pub records: u64,
     /// Bytes of keys, values and headers, before compression.
     pub bytes: u64,
