@@ -24,7 +24,9 @@ pub enum ClientError {
     #[error(transparent)]
     Metadata(Arc<MetadataError>),
     /// The consumer does not read this partition.
-    #[error("{0} is not among what this consumer reads; name its topic in `topics` and use a partition it has")]
+    #[error(
+        "{0} is not among what this consumer reads; name its topic in `topics` and use a partition it has"
+    )]
     NotSubscribed(String),
     /// The producer's buffer stayed full.
     #[error(

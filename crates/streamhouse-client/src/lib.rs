@@ -40,8 +40,8 @@
 mod admin;
 mod backoff;
 mod consumer;
-mod identity;
 mod error;
+mod identity;
 mod producer;
 
 pub use admin::{Admin, OffsetTarget, TopicDescription};

@@ -107,7 +107,8 @@ impl ConsumerBuilder {
     /// `Invalid` for a setting that is missing or wrong; `NotFound` for a topic that does not exist; otherwise what the
     /// metadata store met.
     pub async fn build(self) -> Result<Consumer> {
-        let missing = |what: &str| ClientError::Invalid(format!("a consumer needs `{what}`; set it on the builder"));
+        let missing =
+            |what: &str| ClientError::Invalid(format!("a consumer needs `{what}`; set it on the builder"));
         let store = self.metadata_store.ok_or_else(|| missing("metadata_store"))?;
         let objects = self.object_store.ok_or_else(|| missing("object_store"))?;
         let group = GroupId::new(&self.group_id.ok_or_else(|| missing("group_id"))?)?;
@@ -123,7 +124,8 @@ impl ConsumerBuilder {
         for name in self.topics.iter().collect::<BTreeSet<_>>() {
             let topic = store.topic(&TopicName::new(name)?).await?;
             let numbers = 0..topic.partitions;
-            partitions.extend(numbers.map(|partition| TopicPartition { topic: topic.name.clone(), partition }));
+            partitions
+                .extend(numbers.map(|partition| TopicPartition { topic: topic.name.clone(), partition }));
         }
         let starts = store.group_offsets(&group, &partitions).await?;
         let instance = Instance::new(Role::Consumer, &client_id, group.as_str());

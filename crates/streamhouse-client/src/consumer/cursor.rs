@@ -209,29 +209,29 @@ impl Cursor {
         if !self.reader.is_at_end() && self.reader.offset() == Some(self.fetched) {
             return Ok(true);
         }
-        while self.ranges.front().is_some_and(|range| range.end_offset <= self.fetched) {
-            self.ranges.pop_front();
-        }
-        if self.ranges.is_empty() {
-            self.ranges = store.ranges(&self.partition, self.fetched, RANGES_AHEAD).await?.into();
-        }
-        let Some(range) = self.ranges.front() else {
-            // The watermarks will say more when they are asked for next.
-            self.high_watermark = self.fetched;
-            return Ok(false);
-        };
-        if range.base_offset > self.fetched {
-            self.keep_within(Watermarks {
-                log_start: range.base_offset,
-                high_watermark: self.high_watermark,
-            });
+        loop {
+            while self.ranges.front().is_some_and(|range| range.end_offset <= self.fetched) {
+                self.ranges.pop_front();
+            }
+            if self.ranges.is_empty() {
+                self.ranges = store.ranges(&self.partition, self.fetched, RANGES_AHEAD).await?.into();
+            }
+            let Some(range) = self.ranges.front() else {
+                // The watermarks will say more when they are asked for next.
+                self.high_watermark = self.fetched;
+                return Ok(false);
+            };
+            if range.base_offset <= self.fetched {
+                let opened = self.reader.open(location(range), self.fetched);
+                return opened.map(|()| true).map_err(|source| self.failed(source));
+            }
+            // Retention has passed the position.
+            let log_start = range.base_offset;
+            self.keep_within(Watermarks { log_start, high_watermark: self.high_watermark });
             if !self.has_more() {
                 return Ok(false);
             }
         }
-        let Some(range) = self.ranges.front() else { return Ok(true) };
-        let opened = self.reader.open(location(range), self.fetched);
-        opened.map(|()| true).map_err(|source| self.failed(source))
     }
 
     fn failed(&self, source: StorageError) -> ClientError {

@@ -120,17 +120,16 @@ impl Consumer {
         let mut pause = IDLE_PAUSE;
         loop {
             self.refresh_progress().await;
-            if self.watermarks_seen.elapsed() >= WATERMARKS_AGE_MAX && !self.cursors.iter().all(Cursor::has_more) {
-                self.look_for_more().await?;
+            let exhausted = self.cursors.iter().any(|cursor| !cursor.has_more());
+            let mut looked = Ok(());
+            if exhausted && self.watermarks_seen.elapsed() >= WATERMARKS_AGE_MAX {
+                looked = self.look_for_more().await;
             }
             self.fetch().await;
-            let looked = if self.records.is_empty() && self.error.is_none() {
-                let looked = self.look_for_more().await;
+            if self.records.is_empty() && self.error.is_none() {
+                looked = self.look_for_more().await;
                 self.fetch().await;
-                looked
-            } else {
-                Ok(())
-            };
+            }
             if !self.records.is_empty() {
                 return Ok(self.hand_over());
             }
@@ -208,14 +207,17 @@ impl Consumer {
         let index = self.index(topic, partition)?;
         let partition = self.cursors[index].partition.clone();
         let watermarks = self.store.watermarks(std::slice::from_ref(&partition)).await?;
-        let Some(watermarks) = watermarks.first() else { return Err(ClientError::NotSubscribed(partition.to_string())) };
+        let Some(watermarks) = watermarks.first() else {
+            return Err(ClientError::NotSubscribed(partition.to_string()));
+        };
         if !(watermarks.log_start..=watermarks.high_watermark).contains(&offset) {
             return Err(ClientError::Invalid(format!(
                 "cannot go to offset {offset} of {partition}: it goes from {} to {}",
                 watermarks.log_start, watermarks.high_watermark
             )));
         }
-        self.records.retain(|record| record.partition != partition.partition || record.topic != partition.topic);
+        self.records
+            .retain(|record| record.partition != partition.partition || record.topic != partition.topic);
         self.cursors[index].seek(offset, *watermarks);
         Ok(())
     }

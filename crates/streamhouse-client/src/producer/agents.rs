@@ -29,8 +29,7 @@ impl Agent {
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
-        let client =
-            AgentClient::new(endpoint.connect_lazy()).max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let client = AgentClient::new(endpoint.connect_lazy()).max_encoding_message_size(MESSAGE_BYTES_MAX);
         Ok(Agent { client, in_flight: 0 })
     }
 }
@@ -63,7 +62,9 @@ fn of_result(result: BatchResult) -> Answer {
     let message = || Arc::from(result.message.as_str());
     match u8::try_from(result.status).ok().map(ErrorKind::from_number) {
         Some(None) if result.status == 0 => Answer::Stored(result.base_offset),
-        Some(Some(kind)) if !kind.is_retryable() && kind != ErrorKind::NotFound => Answer::Refused(kind, message()),
+        Some(Some(kind)) if !kind.is_retryable() && kind != ErrorKind::NotFound => {
+            Answer::Refused(kind, message())
+        }
         // `NotFound`: the agent does not know the partition, yet metadata had it; ask again who holds it. A number of a
         // later version: what it means is not known, so the batch may still be taken.
         Some(_) | None => Answer::Again(message()),

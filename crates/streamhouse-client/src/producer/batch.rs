@@ -26,7 +26,8 @@ pub(crate) struct NewRecord<'a> {
 impl NewRecord<'_> {
     /// Bytes of the buffer it takes until it is acknowledged.
     pub(crate) fn cost_bytes(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|header| header.name.len() + header.value.len() + 8).sum();
+        let headers: usize =
+            self.headers.iter().map(|header| header.name.len() + header.value.len() + 8).sum();
         self.key.map_or(0, <[u8]>::len) + self.value.len() + headers + RECORD_OVERHEAD_BYTES
     }
 }
@@ -67,7 +68,12 @@ impl OpenBatch {
     /// # Errors
     ///
     /// When the record fits no batch; this one is as it was.
-    pub(crate) fn push(&mut self, record: &NewRecord<'_>, sent_ns: u64, cost_bytes: usize) -> Result<Delivery> {
+    pub(crate) fn push(
+        &mut self,
+        record: &NewRecord<'_>,
+        sent_ns: u64,
+        cost_bytes: usize,
+    ) -> Result<Delivery> {
         let timestamp_ms = record.timestamp_ms.unwrap_or_else(|| {
             let since_anchor_ns = sent_ns.wrapping_sub(self.anchor_ns) as i64;
             self.anchor_ms + since_anchor_ns.div_euclid(1_000_000)

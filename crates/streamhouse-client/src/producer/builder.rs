@@ -180,7 +180,9 @@ impl Config {
             ("send_timeout", self.send_timeout),
         ] {
             if timeout > TIMEOUT_MAX {
-                return Err(ClientError::Invalid(format!("{name} is {timeout:?}; it must be at most {TIMEOUT_MAX:?}")));
+                return Err(ClientError::Invalid(format!(
+                    "{name} is {timeout:?}; it must be at most {TIMEOUT_MAX:?}"
+                )));
             }
         }
         // A record could otherwise be accepted that has failed already, or whose batch fails before it is sealed.

@@ -133,7 +133,9 @@ impl Dispatcher {
             match Agent::new(address) {
                 Ok(agent) => drop(self.agents.insert(Arc::clone(address), agent)),
                 Err(cause) => {
-                    lanes.iter().for_each(|lane| self.retry_later(lane, lane.answered(Some(Arc::clone(&cause)))));
+                    lanes
+                        .iter()
+                        .for_each(|lane| self.retry_later(lane, lane.answered(Some(Arc::clone(&cause)))));
                     return;
                 }
             }
@@ -258,7 +260,8 @@ impl Dispatcher {
             Ok(partitions) => {
                 let addresses = partitions.into_iter().map(|info| Some(info.holder?.address.into()));
                 self.holders.insert(topic.clone(), addresses.collect());
-                "no agent holds the partition's lease; start one, or look at the log of the one that should".into()
+                "no agent holds the partition's lease; start one, or look at the log of the one that should"
+                    .into()
             }
             Err(cause) => cause,
         };

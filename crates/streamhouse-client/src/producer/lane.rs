@@ -57,6 +57,14 @@ struct State {
     cause: Arc<str>,
 }
 
+/// A record that was added.
+pub(crate) struct Pushed {
+    pub(crate) delivery: Delivery,
+    /// Whether a batch was sealed on the way.
+    pub(crate) sealed: bool,
+    pub(crate) wake: Wake,
+}
+
 /// What a push means for the dispatcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wake {
@@ -146,7 +154,7 @@ impl Lane {
         (sent_ns, cost_bytes): (u64, usize),
         config: &Config,
         clock: &dyn Clock,
-    ) -> Result<(Delivery, Wake)> {
+    ) -> Result<Pushed> {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         let mut sealed = false;
@@ -172,7 +180,7 @@ impl Lane {
             (true, true) => Wake::Now,
             (true, false) => Wake::No,
         };
-        Ok((delivery, wake))
+        Ok(Pushed { delivery, sealed, wake })
     }
 
     /// Seals what is open and gives one delivery for every batch that has not ended.
@@ -226,8 +234,7 @@ impl Lane {
         (step, failed)
     }
 
-    /// Takes the next batches for a request with room for `room_bytes`: none when not even the first fits. Also gives the
-    /// time the oldest must be answered by.
+    /// Takes the next batches for a request with room for `room_bytes`: none when not even the first fits.
     pub(crate) fn take(&self, room_bytes: usize) -> Vec<Outgoing> {
         let drafts = lock(&self.state).draft(room_bytes);
         // Only the dispatcher touches the front of the queue, so it is the same after the lock was given up.
@@ -374,7 +381,8 @@ impl State {
         let mut drafts: Vec<(Draft, u64)> = Vec::new();
         let mut room = room_bytes;
         // The agent keeps order by sequence, that is within one producer id: a request has batches of one only.
-        let Some(id) = self.sealed.front().and_then(|first| first.producer_id().or(Some(self.stamp?.producer_id)))
+        let Some(id) =
+            self.sealed.front().and_then(|first| first.producer_id().or(Some(self.stamp?.producer_id)))
         else {
             return drafts;
         };

@@ -106,13 +106,17 @@ impl Producer {
         record: Record,
     ) -> Result<Delivery> {
         let Record { timestamp_ms, key, value, headers } = &record;
-        let record =
-            NewRecord { timestamp_ms: Some(*timestamp_ms), key: key.as_deref(), value, headers };
+        let record = NewRecord { timestamp_ms: Some(*timestamp_ms), key: key.as_deref(), value, headers };
         self.accept(topic, partition, record).await
     }
 
     #[inline]
-    async fn accept(&self, topic: &str, partition: Option<Partition>, record: NewRecord<'_>) -> Result<Delivery> {
+    async fn accept(
+        &self,
+        topic: &str,
+        partition: Option<Partition>,
+        record: NewRecord<'_>,
+    ) -> Result<Delivery> {
         let accepted = self.shared.send(topic, partition, record).await;
         if accepted.is_err() {
             self.shared.totals.refused.fetch_add(1, Ordering::Relaxed);

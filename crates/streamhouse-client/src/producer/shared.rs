@@ -5,7 +5,7 @@ use crate::lock;
 use crate::producer::batch::{NewRecord, SealedBatch};
 use crate::producer::builder::Config;
 use crate::producer::delivery::{Delivery, Outcome};
-use crate::producer::lane::{Lane, Wake, check_size};
+use crate::producer::lane::{Lane, Pushed, Wake, check_size};
 use crate::producer::topics::{Topic, Topics};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -114,13 +114,14 @@ impl Shared {
         }
         let Some(topic) = topics.by_name.get(topic) else { return Ok(None) };
         let lane = topic.lane(partition, record.key, &self.instance)?;
-        let (delivery, wake) = lane.push(record, sent_and_cost, &self.config, &*self.clock)?;
+        let Pushed { delivery, sealed, wake } =
+            lane.push(record, sent_and_cost, &self.config, &*self.clock)?;
+        if sealed {
+            self.yield_due.store(true, Ordering::Relaxed);
+        }
         match wake {
             Wake::No => {}
-            Wake::Now => {
-                self.yield_due.store(true, Ordering::Relaxed);
-                self.wake.notify_one();
-            }
+            Wake::Now => self.wake.notify_one(),
             Wake::Enlist => {
                 lock(&self.enlisted).push(Arc::clone(lane));
                 self.wake.notify_one();
