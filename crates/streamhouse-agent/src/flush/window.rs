@@ -171,6 +171,12 @@ impl<W> Window<W> {
         self.pending.drain(kept..).flat_map(|batch| batch.retries).collect()
     }
 
+    /// Offset of the newest batch: what was written last has the highest. Pending batches are newer than all.
+    pub(super) fn newest_offset(&self) -> u64 {
+        let committed = self.committed.back().map_or(0, |batch| batch.base_offset);
+        if self.pending.is_empty() { committed } else { u64::MAX }
+    }
+
     /// Whether nothing is known, so that the window need not be kept.
     pub(super) fn is_empty(&self) -> bool {
         self.committed.is_empty() && self.pending.is_empty()

@@ -13,6 +13,10 @@ use streamhouse_hooks::Scope;
 use streamhouse_metadata::{Lease, ProducerState, SequencedBatch};
 use tokio::time::Instant;
 
+/// Producers that a partition's duplicate check remembers, at about 200 bytes each. Those that wrote last are kept; one
+/// that is forgotten and comes back is told that batches are missing, and takes a new producer id.
+const PRODUCERS_MAX: usize = 1 << 16;
+
 /// One lease's writer. A new grant makes a new writer.
 pub(super) struct PartitionWriter {
     /// Never reused: tells this writer from the one of a later grant.
@@ -49,12 +53,14 @@ impl PartitionWriter {
     pub(super) fn new(id: u64, lease: &Lease, scope: Scope) -> PartitionWriter {
         let windows =
             lease.producers.iter().map(|producer| (producer.producer_id, Window::load(&producer.batches)));
+        let mut windows: HashMap<_, _> = windows.collect();
+        forget_oldest(&mut windows, PRODUCERS_MAX);
         PartitionWriter {
             id,
             epoch: lease.epoch,
             scope: Arc::new(scope),
             next_offset: lease.watermarks.high_watermark,
-            windows: windows.collect(),
+            windows,
             waiting: VecDeque::new(),
             queued: false,
             early: BTreeMap::new(),
@@ -198,6 +204,7 @@ impl PartitionWriter {
                 }
             }
         }
+        forget_oldest(&mut self.windows, PRODUCERS_MAX);
     }
 
     /// Nothing from `base_offset` on was committed: the offset is next again, and all that waits fails too, for it
@@ -218,5 +225,36 @@ impl PartitionWriter {
         for early in std::mem::take(&mut self.early).into_values() {
             early.batch.waiter.resolve(&self.scope, Err(error.clone()));
         }
+    }
+}
+
+/// When there are more windows than `max`, keeps the newer half, so that it is seldom done.
+fn forget_oldest<W>(windows: &mut HashMap<u64, Window<W>>, max: usize) {
+    if windows.len() > max {
+        let mut offsets: Vec<_> = windows.values().map(Window::newest_offset).collect();
+        let (_, oldest_kept, _) = offsets.select_nth_unstable(windows.len() - max / 2);
+        let oldest_kept = *oldest_kept;
+        windows.retain(|_, window| window.newest_offset() >= oldest_kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_producers_that_wrote_last_are_remembered() {
+        let window =
+            |base_offset| Window::<()>::load(&[SequencedBatch { base_sequence: 0, records: 1, base_offset }]);
+        let mut windows: HashMap<_, _> = (0..10).map(|number| (number, window(number * 100))).collect();
+        forget_oldest(&mut windows, 10);
+        assert_eq!(windows.len(), 10);
+        let mut waits = window(0);
+        waits.push(1, 1);
+        windows.insert(10, waits);
+        forget_oldest(&mut windows, 10);
+        let mut kept: Vec<_> = windows.into_keys().collect();
+        kept.sort_unstable();
+        assert_eq!(kept, [6, 7, 8, 9, 10]);
     }
 }

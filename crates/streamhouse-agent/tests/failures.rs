@@ -1,0 +1,137 @@
+//! Stores that fail: what producers are told, and that the log stays whole.
+
+mod support;
+
+use streamhouse_core::ErrorKind;
+use support::faults::{CommitFault, PutFault};
+use support::{Client, Log, batch, kind, stamped, until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_said_and_writing_goes_on_when_there_is_space() {
+    let log = Log::new(2).await;
+    let (agent, faults) = log.faulty_agent().await;
+    let client = Client::connect(agent.grpc_address()).await;
+    assert_eq!(client.stored(stamped(0, 9, 0, "before")).await, 0);
+
+    faults.puts([PutFault::Full, PutFault::Full]);
+    for _ in 0..2 {
+        let results = client.produce(vec![stamped(0, 9, 1, "full"), batch(1, &["x"], None)]).await;
+        for result in results {
+            assert_eq!(kind(&result), Some(ErrorKind::Unavailable));
+            assert!(result.message.contains("no space is left"), "{}", result.message);
+        }
+    }
+    assert_eq!(client.stored(stamped(0, 9, 1, "after")).await, 1);
+    assert_eq!(client.stored(stamped(0, 9, 1, "after")).await, 1);
+    assert_eq!(log.values(0).await, ["before", "after"]);
+    assert!(log.values(1).await.is_empty());
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_store_that_hangs_is_given_up_after_a_lease_term() {
+    let log = Log::new(1).await;
+    let (agent, faults) = log.faulty_agent().await;
+    let client = Client::connect(agent.grpc_address()).await;
+    faults.puts([PutFault::Hangs]);
+    let result = client.one(stamped(0, 9, 0, "hangs")).await;
+    assert_eq!(kind(&result), Some(ErrorKind::Unavailable));
+    assert!(result.message.contains("within 1s (one lease term)"), "{}", result.message);
+    assert_eq!(client.stored(stamped(0, 9, 0, "stored")).await, 0);
+    assert_eq!(log.values(0).await, ["stored"]);
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_of_unknown_outcome_is_resolved_before_it_is_answered() {
+    let log = Log::new(1).await;
+    let (agent, faults) = log.faulty_agent().await;
+    let client = Client::connect(agent.grpc_address()).await;
+    *faults.outcomes.lock().unwrap() = 3;
+    faults.commits([CommitFault::DoneButUnknown]);
+    assert_eq!(client.stored(stamped(0, 9, 0, "done")).await, 0);
+    faults.commits([CommitFault::NotDoneAndUnknown, CommitFault::Busy]);
+    assert_eq!(client.stored(stamped(0, 9, 1, "not done at first")).await, 1);
+    assert_eq!(log.values(0).await, ["done", "not done at first"]);
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_commit_uses_no_offset_and_leaves_no_object() {
+    let log = Log::new(1).await;
+    let (agent, faults) = log.faulty_agent().await;
+    let client = Client::connect(agent.grpc_address()).await;
+    faults.commits([CommitFault::Refused]);
+    let result = client.one(batch(0, &["refused"], None)).await;
+    assert_eq!(kind(&result), Some(ErrorKind::Unavailable));
+    assert!(result.message.contains("could not be committed"), "{}", result.message);
+    let objects = || std::fs::read_dir(log.objects_path().join("segments")).unwrap().count();
+    until("the object to be removed", async || objects() == 0).await;
+    assert_eq!(client.stored(batch(0, &["a"], None)).await, 0);
+    assert_eq!((log.values(0).await, objects()), (vec!["a".to_owned()], 1));
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_follows_a_refused_commit_fails_with_it_and_comes_again_in_order() {
+    let log = Log::new(2).await;
+    let (agent, faults) = log.faulty_agent().await;
+    let client = Client::connect(agent.grpc_address()).await;
+    faults.commits([CommitFault::RefusedWhenTold]);
+    let send = |batch| {
+        let client = client.clone();
+        tokio::spawn(async move { client.one(batch).await })
+    };
+    // The first flush is being committed while the second is stored and more waits behind it.
+    let first = send(stamped(0, 9, 0, "first"));
+    faults.met.notified().await;
+    let others = [stamped(0, 9, 1, "second"), stamped(1, 9, 0, "elsewhere"), stamped(0, 9, 2, "third")];
+    let mut sent = Vec::new();
+    for batch in others.clone() {
+        sent.push(send(batch));
+        let segments = log.objects_path().join("segments");
+        until("a second object", async || std::fs::read_dir(&segments).unwrap().count() == 2).await;
+    }
+    // A retry of what is in flight.
+    let retry = send(stamped(0, 9, 0, "first"));
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    faults.told.notify_one();
+
+    assert_eq!(kind(&first.await.unwrap()), Some(ErrorKind::Unavailable));
+    assert_eq!(kind(&retry.await.unwrap()), Some(ErrorKind::Unavailable));
+    let mut kinds = Vec::new();
+    for sent in sent {
+        kinds.push(kind(&sent.await.unwrap()));
+    }
+    assert_eq!(kinds, [Some(ErrorKind::Unavailable), None, Some(ErrorKind::Unavailable)]);
+
+    assert_eq!(client.stored(stamped(0, 9, 0, "first")).await, 0);
+    for (batch, offset) in others.into_iter().zip([1, 0, 2]) {
+        assert_eq!(client.stored(batch).await, offset);
+    }
+    assert_eq!(log.values(0).await, ["first", "second", "third"]);
+    assert_eq!(log.values(1).await, ["elsewhere"]);
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_that_is_given_up_is_found_again_by_its_retry() {
+    let log = Log::new(1).await;
+    let (agent, faults) = log.faulty_agent().await;
+    let client = Client::connect(agent.grpc_address()).await;
+    *faults.outcomes.lock().unwrap() = u32::MAX;
+    faults.commits([CommitFault::DoneButUnknown]);
+    let result = client.one(stamped(0, 9, 0, "done")).await;
+    assert_eq!(kind(&result), Some(ErrorKind::Retry));
+    assert!(result.message.contains("it may have been committed"), "{}", result.message);
+    *faults.outcomes.lock().unwrap() = 0;
+    assert_eq!(client.stored(stamped(0, 9, 0, "done")).await, 0);
+    assert_eq!(client.stored(stamped(0, 9, 1, "next")).await, 1);
+
+    faults.commits([CommitFault::Hangs]);
+    let result = client.one(stamped(0, 9, 2, "hangs")).await;
+    assert_eq!(kind(&result), Some(ErrorKind::Retry));
+    assert_eq!(client.stored(stamped(0, 9, 2, "hung")).await, 2);
+    assert_eq!(log.values(0).await, ["done", "next", "hung"]);
+    agent.shutdown().await;
+}

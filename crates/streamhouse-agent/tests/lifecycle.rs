@@ -1,0 +1,108 @@
+//! Start, readiness, restart and shutdown.
+
+mod support;
+
+use std::process::{Command, Stdio};
+use streamhouse_agent::{Agent, StartError};
+use streamhouse_core::TopicName;
+use streamhouse_metadata::{Agents, Topics};
+use support::faults::PutFault;
+use support::{Client, Log, batch, get, kind, stamped, until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_is_ready_when_it_leases_something() {
+    let log = Log::new(0).await;
+    let agent = log.agent().await;
+    assert_eq!(get(agent.http_address(), "/health").await, (200, "ok\n".into()));
+    let (status, body) = get(agent.http_address(), "/ready").await;
+    assert_eq!(status, 503);
+    assert!(body.contains("streamhouse topic create"), "{body}");
+
+    log.metadata.create_topic(&TopicName::new("orders").unwrap(), 3).await.unwrap();
+    until("readiness", async || get(agent.http_address(), "/ready").await.0 == 200).await;
+    assert_eq!(get(agent.http_address(), "/ready").await.1, "ready: 3 partitions leased\n");
+    assert_eq!(get(agent.http_address(), "/other").await.0, 404);
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_agent_on_the_same_metadata_is_refused() {
+    let log = Log::new(1).await;
+    let agent = log.agent().await;
+    let refused = Agent::start(log.config(&["--agent-id", "second"])).await.err().unwrap().to_string();
+    assert!(refused.contains("another agent (pid "), "{refused}");
+
+    let mut binary = Command::new(env!("CARGO_BIN_EXE_streamhouse-agent"));
+    let output = binary.args(log.flags(&[])).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("another agent (pid ") && said.contains("stop it"), "{said}");
+
+    let client = Client::connect(agent.grpc_address()).await;
+    assert_eq!(client.stored(batch(0, &["the first still writes"], None)).await, 0);
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_in_use_is_named_with_its_flag() {
+    let log = Log::new(1).await;
+    let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    for flag in ["--grpc-listen-address", "--http-listen-address"] {
+        let mut flags = log.flags(&[]);
+        let at = flags.iter().position(|each| each == flag).unwrap();
+        flags[at + 1] = address.clone();
+        let program = std::iter::once("streamhouse-agent".to_owned());
+        let flags = <streamhouse_agent::Flags as clap::Parser>::parse_from(program.chain(flags));
+        let error = Agent::start(flags.try_into().unwrap()).await.err().unwrap();
+        assert!(matches!(error, StartError::Bind { .. }));
+        let message = error.to_string();
+        assert!(message.contains(&address) && message.contains(flag), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offsets_go_on_after_a_restart() {
+    let log = Log::new(1).await;
+    for round in 0..3 {
+        let agent = log.agent().await;
+        let client = Client::connect(agent.grpc_address()).await;
+        assert_eq!(client.stored(batch(0, &["a", "b"], None)).await, round * 2);
+        match round {
+            // Dropped: it ends as if it were killed, and the next takes its leases over at once.
+            0 => drop(agent),
+            _ => agent.shutdown().await,
+        }
+    }
+    assert_eq!(log.values(0).await, ["a", "b", "a", "b", "a", "b"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_answers_what_is_under_way_and_gives_the_leases_back() {
+    let log = Log::new(1).await;
+    let (agent, faults) = log.faulty_agent().await;
+    let client = Client::connect(agent.grpc_address()).await;
+    faults.puts([PutFault::SlowUntilTold]);
+    let send = |batch| {
+        let client = client.clone();
+        tokio::spawn(async move { client.one(batch).await })
+    };
+    let in_flight = send(stamped(0, 9, 0, "in flight"));
+    faults.met.notified().await;
+    let waits = send(stamped(0, 9, 1, "waits"));
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+
+    let grpc_address = agent.grpc_address();
+    let shutdown = tokio::spawn(agent.shutdown());
+    until("the port to close", async || tokio::net::TcpStream::connect(grpc_address).await.is_err()).await;
+    faults.told.notify_one();
+    for (sent, offset) in [(in_flight, 0), (waits, 1)] {
+        let result = sent.await.unwrap();
+        assert_eq!((kind(&result), result.base_offset), (None, offset), "{}", result.message);
+    }
+    shutdown.await.unwrap();
+    assert_eq!(log.values(0).await, ["in flight", "waits"]);
+    let partitions = log.metadata.partitions(&TopicName::new("orders").unwrap()).await.unwrap();
+    assert_eq!(partitions[0].holder, None);
+    assert!(log.metadata.agents().await.unwrap().is_empty());
+}
