@@ -1,2 +1,209 @@
-//! x
-fn main() {}
+//! `streamhouse-probe`: see the library.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use streamhouse_probe::attach::{self, Kernel};
+use streamhouse_probe::discover::Discovery;
+use streamhouse_probe::encode::ClassicBuckets;
+use streamhouse_probe::probe::Probe;
+use streamhouse_probe::{check, http, privileges};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+/// Watches StreamHouse agents, producers and consumers from outside and serves what it sees to Prometheus.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Observe every process that carries StreamHouse hooks, and serve /metrics.
+    Run(Run),
+    /// Say what this kernel and these capabilities allow; fails when sites cannot be attached.
+    Check {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        object: Object,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// Where to serve.
+    #[arg(
+        long = "web.listen-address",
+        env = "STREAMHOUSE_PROBE_LISTEN_ADDRESS",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:9465"
+    )]
+    listen_address: SocketAddr,
+    /// Classic histogram buckets for each doubling: 1, 2, 4 or 8.
+    #[arg(
+        long,
+        env = "STREAMHOUSE_PROBE_CLASSIC_BUCKETS_PER_OCTAVE",
+        value_name = "N",
+        default_value = "2",
+        value_parser = parse_buckets
+    )]
+    classic_buckets_per_octave: ClassicBuckets,
+    /// How often to look for new processes, such as 500ms or 2s.
+    #[arg(
+        long,
+        env = "STREAMHOUSE_PROBE_DISCOVER_INTERVAL",
+        value_name = "DURATION",
+        default_value = "500ms",
+        value_parser = parse_duration
+    )]
+    discover_interval: Duration,
+    #[command(flatten)]
+    object: Object,
+}
+
+#[derive(Debug, Args)]
+struct Object {
+    /// The kernel program, when it is not the one inside this binary.
+    #[arg(long, env = "STREAMHOUSE_PROBE_BPF_OBJECT", value_name = "PATH")]
+    bpf_object: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let ended = match cli.command {
+        Command::Run(run) => run.run(),
+        Command::Check { json, object } => print_check(json, object),
+    };
+    ended.unwrap_or_else(|error| {
+        tracing::error!("{error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn print_check(json: bool, object: Object) -> anyhow::Result<ExitCode> {
+    let report = check::check(object.bpf_object.as_deref());
+    let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { report.to_string() };
+    std::io::stdout().write_all(text.as_bytes()).context("cannot print")?;
+    Ok(if report.possible { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Run {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        // Before any other thread: capabilities are a thread's own.
+        privileges::drop_unneeded().context("cannot drop capabilities")?;
+        privileges::allow_many_files();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let ended = runtime.block_on(self.serve());
+        // The sweeps never end; nothing they hold outlives the process.
+        runtime.shutdown_background();
+        ended.map(|()| ExitCode::SUCCESS)
+    }
+
+    async fn serve(self) -> anyhow::Result<()> {
+        // First, so that a second probe by mistake attaches nothing.
+        let listener = http::listen(self.listen_address).await?;
+        let probe = Arc::new(Probe::new(load(&self.object)));
+        let mut sweeps = start_sweeps(probe.clone(), self.discover_interval)?;
+        info!("serving http://{}/metrics", listener.local_addr()?);
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            ended = http::serve(listener, probe, self.classic_buckets_per_octave) => ended.context("cannot serve any more"),
+            _ = &mut sweeps => bail!("the sweeps have ended by a panic; this is a defect of the probe"),
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+        }
+    }
+}
+
+/// The kernel program, or the sentence that says why there is none.
+fn load(object: &Object) -> Result<Kernel, String> {
+    let loaded = attach::object(object.bpf_object.as_deref())
+        .map_err(|error| error.to_string())
+        .and_then(|object| Kernel::load(&object).map_err(|error| error.to_string()));
+    match &loaded {
+        Ok(_) => info!("kernel program loaded"),
+        Err(reason) => warn!("no site is attached, only state pages are served: {reason}"),
+    }
+    loaded
+}
+
+/// Sweeps on a thread of its own, which never ends: the receiver ends when it does.
+fn start_sweeps(
+    probe: Arc<Probe>,
+    interval: Duration,
+) -> std::io::Result<tokio::sync::oneshot::Receiver<()>> {
+    let (held, ended) = tokio::sync::oneshot::channel::<()>();
+    std::thread::Builder::new().name("sweeps".to_owned()).spawn(move || {
+        let _held = held;
+        probe.watch(Discovery::default(), interval)
+    })?;
+    Ok(ended)
+}
+
+fn parse_buckets(text: &str) -> Result<ClassicBuckets, String> {
+    let choice = text.parse().ok().and_then(ClassicBuckets::per_octave);
+    choice.ok_or_else(|| format!("choose one of {:?}", ClassicBuckets::CHOICES))
+}
+
+/// Shortest interval between two sweeps: a shorter one would keep a processor busy.
+const DISCOVER_INTERVAL_MIN: Duration = Duration::from_millis(50);
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let parse = || {
+        let (number, unit_ms) = match text.strip_suffix("ms") {
+            Some(number) => (number, 1),
+            None => (text.strip_suffix('s')?, 1000),
+        };
+        Some(Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(unit_ms)?))
+    };
+    match parse() {
+        Some(interval) if interval >= DISCOVER_INTERVAL_MIN => Ok(interval),
+        Some(_) => Err(format!("at least {} ms", DISCOVER_INTERVAL_MIN.as_millis())),
+        None => Err("write a whole number and a unit, such as 500ms or 2s".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("2s"), Ok(Duration::from_secs(2)));
+        for wrong in
+            ["", "s", "5", "-1s", "1.5s", "49ms", "0s", "99999999999999999999s", "18446744073709551615s"]
+        {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn buckets_divide_an_octave() {
+        for right in ["1", "2", "4", "8"] {
+            assert!(parse_buckets(right).is_ok(), "{right}");
+        }
+        for wrong in ["0", "3", "16", "two"] {
+            assert!(parse_buckets(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+}

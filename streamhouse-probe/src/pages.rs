@@ -8,7 +8,7 @@
 mod layout;
 mod source;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use layout::{
     PAGE_SLOTS_MAX, PageHead, PageLabels, Rejection, SlotValue, Slots, parse_head, parse_slots,
@@ -114,6 +114,11 @@ impl Pages {
         if count > 0 {
             *self.rejected.entry(reason).or_default() += count;
         }
+    }
+
+    /// How the page of a running process introduces it.
+    pub fn process(&self, pid: u32) -> Option<ProcessKey> {
+        self.live.get(&pid).map(|page| page.file.process())
     }
 
     /// Reads the page of a process that has gone for the last time and keeps what it said.

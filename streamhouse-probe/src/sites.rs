@@ -8,7 +8,7 @@
 
 mod bounded;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashSet;
 use std::fs::File;

@@ -148,6 +148,9 @@ catalog! {
     PROBE_REFUSED = Counter "streamhouse_probe_refused_total", Count,
         [Reason],
         "Hits, or parts of them, that the kernel program could not count, by reason.";
+    PROBE_VALUES_HELD_BACK = Gauge "streamhouse_probe_values_held_back", Count,
+        [],
+        "Values counted and not served yet, because their labels could not be read; a later hit brings them.";
     PROBE_PAGES_READ = Counter "streamhouse_probe_pages_read_total", Count,
         [],
         "State pages copied and parsed.";

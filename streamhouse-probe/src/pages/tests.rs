@@ -101,6 +101,15 @@ fn page(file: File) -> PageFile {
     }
 }
 
+/// A page of the agent `a`, whose owner calls itself 7, for other tests.
+pub(crate) fn sealed_page() -> File {
+    let mut bytes = Writer::new(Role::Agent, "a").bytes();
+    bytes[12] = 7;
+    let file = memfd(&bytes, CLIENT_PAGE_BYTES as u64);
+    seal(&file, SealFlags::SHRINK | SealFlags::GROW);
+    file
+}
+
 /// Overwrites the value of the slot at a cell, as its owner does.
 fn store(file: &File, cell: u32, updated_ns: u64, value: u64) {
     let at = (ARENA_OFFSET + CELL * cell as usize) as u64;

@@ -119,6 +119,16 @@ fn file(notes: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A file with one site, for other tests.
+pub(crate) fn file_with_sites() -> Vec<u8> {
+    file(&note("send").bytes())
+}
+
+/// A file without sites, for other tests.
+pub(crate) fn plain_file() -> Vec<u8> {
+    file(&[])
+}
+
 fn found(notes: &[Note]) -> Vec<FoundSite> {
     let notes: Vec<u8> = notes.iter().flat_map(Note::bytes).collect();
     find(file(&notes).as_slice()).expect("the headers are right")

@@ -1,0 +1,370 @@
+//! The processes that carry our hooks: a sweep of `/proc` at start and at intervals, and exits at once.
+//!
+//! A sweep asks of each process only what its executable is. The mappings of a process are read when it is new or has
+//! called exec, a few times, because libraries are mapped a moment after; of a process that carries our notes also
+//! until it has made its state page. A file is parsed once.
+
+mod maps;
+mod process;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tracing::{debug, warn};
+
+use crate::files::{FileId, open_regular};
+use crate::pages::{self, PageFile, Rejection, Sought};
+use crate::sites::{self, FoundSite};
+use maps::{Mapped, MappedKind};
+use process::{Exit, Stamp};
+
+/// Sweeps in which the mappings of a new process are read: with the default interval for its first two seconds.
+const SETTLING_SWEEPS: u32 = 4;
+/// Most deleted files of one process that are told of.
+const DELETED_TOLD_MAX: usize = 4;
+/// Most files without sites that are remembered; then all are forgotten and parsed again.
+const FILES_MAX: usize = 65_536;
+
+/// A file that carries notes of ours, or that a process with a state page executes from.
+#[derive(Debug)]
+pub struct Binary {
+    /// Which file it is.
+    pub id: FileId,
+    /// A name it had, in the root of a process that maps it. For display: others may have another.
+    pub path: PathBuf,
+    /// The file, held open: as long as this lives no other file can take its identity.
+    pub file: Option<File>,
+    /// Its notes.
+    pub sites: Vec<FoundSite>,
+    /// Why nothing of it can be attached.
+    pub problem: Option<Problem>,
+}
+
+/// Why nothing of a file can be attached, before anyone tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// A library whose name is gone cannot be opened.
+    #[error("the library was deleted or replaced after the process mapped it; restart the process")]
+    Deleted,
+    /// The process has hooks, and no file of it has notes.
+    #[error(
+        "the process has a state page, yet its executable has no notes: its build or packaging removed \
+         .note.stapsdt (llvm-strip needs --keep-section=.note.stapsdt)"
+    )]
+    NoNotes,
+}
+
+/// What a sweep found out.
+#[derive(Debug)]
+pub enum Change {
+    /// A process maps a file of ours.
+    Maps {
+        /// The process.
+        pid: u32,
+        /// The file.
+        binary: Arc<Binary>,
+    },
+    /// A process has made its state page.
+    Page {
+        /// The process.
+        pid: u32,
+        /// The page.
+        page: PageFile,
+    },
+    /// A process has a state page that is not believed.
+    PageRejected {
+        /// The process.
+        pid: u32,
+        /// Why.
+        reason: Rejection,
+    },
+    /// A process of which an earlier change told has gone, or has become another program.
+    Exited {
+        /// The process.
+        pid: u32,
+    },
+}
+
+/// What is known of the processes and files of this machine.
+#[derive(Debug)]
+pub struct Discovery {
+    proc: PathBuf,
+    processes: HashMap<u32, Known>,
+    /// Files without notes of ours.
+    plain: HashMap<FileId, Stamp>,
+    /// Files with, while anyone holds them.
+    binaries: HashMap<FileId, Weak<Binary>>,
+    told_unreadable: bool,
+}
+
+/// What is known of one process.
+#[derive(Debug)]
+struct Known {
+    executable: FileId,
+    /// Ends with the process; `None` when it had gone already.
+    exit: Option<Exit>,
+    inspections: u32,
+    /// Mapped files that were examined.
+    examined: BTreeSet<FileId>,
+    binaries: Vec<Arc<Binary>>,
+    page: PageState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PageState {
+    Wanted,
+    Taken,
+    Rejected,
+}
+
+impl Known {
+    fn new(executable: FileId, exit: Option<Exit>) -> Known {
+        Known {
+            executable,
+            exit,
+            inspections: 0,
+            examined: BTreeSet::new(),
+            binaries: Vec::new(),
+            page: PageState::Wanted,
+        }
+    }
+
+    /// Someone was told of this process.
+    fn observed(&self) -> bool {
+        !self.binaries.is_empty() || self.page == PageState::Taken
+    }
+
+    fn wants_inspection(&self) -> bool {
+        self.inspections < SETTLING_SWEEPS || (self.observed() && self.page == PageState::Wanted)
+    }
+
+    /// Of most processes nothing has to be remembered but that they are none of ours.
+    fn forget_details(&mut self) {
+        self.exit = None;
+        self.examined = BTreeSet::new();
+    }
+}
+
+impl Default for Discovery {
+    fn default() -> Discovery {
+        Discovery::new(PathBuf::from("/proc"))
+    }
+}
+
+impl Discovery {
+    /// Discovers from another `/proc`: for tests.
+    fn new(proc: PathBuf) -> Discovery {
+        Discovery {
+            proc,
+            processes: HashMap::new(),
+            plain: HashMap::new(),
+            binaries: HashMap::new(),
+            told_unreadable: false,
+        }
+    }
+
+    /// Looks at every process once and says what has changed since the last sweep. Exits come first.
+    pub fn sweep(&mut self) -> Vec<Change> {
+        let mut present = BTreeMap::new();
+        let mut unreadable = 0;
+        for pid in process::pids(&self.proc) {
+            match process::executable(&self.directory(pid)) {
+                Ok(executable) => {
+                    present.insert(pid, executable);
+                }
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => unreadable += 1,
+                // A kernel thread, or a process that is just ending.
+                Err(_) => {}
+            }
+        }
+        self.tell_unreadable(unreadable);
+        let mut changes = self.forget_gone(&present);
+        for (pid, executable) in present {
+            self.visit(pid, executable, &mut changes);
+        }
+        self.binaries.retain(|_, binary| binary.strong_count() > 0);
+        changes
+    }
+
+    /// Waits until an observed process exits, at most `interval`.
+    pub fn wait(&self, interval: Duration) {
+        let observed = self.processes.values().filter(|known| known.observed());
+        process::wait_for_any(observed.filter_map(|known| known.exit.as_ref()), interval);
+    }
+
+    fn directory(&self, pid: u32) -> PathBuf {
+        self.proc.join(pid.to_string())
+    }
+
+    fn tell_unreadable(&mut self, unreadable: usize) {
+        if unreadable > 0 && !self.told_unreadable {
+            self.told_unreadable = true;
+            warn!(
+                processes = unreadable,
+                "some processes cannot be looked into: run the probe as root, or give it CAP_SYS_PTRACE and \
+                 CAP_DAC_READ_SEARCH"
+            );
+        }
+    }
+
+    fn forget_gone(&mut self, present: &BTreeMap<u32, FileId>) -> Vec<Change> {
+        let gone = self.processes.extract_if(|pid, known| {
+            let exited = known.observed() && known.exit.as_ref().is_none_or(Exit::happened);
+            exited || present.get(pid) != Some(&known.executable)
+        });
+        gone.filter(|(_, known)| known.observed()).map(|(pid, _)| Change::Exited { pid }).collect()
+    }
+
+    fn visit(&mut self, pid: u32, executable: FileId, changes: &mut Vec<Change>) {
+        // Taken out while it is looked at, so that the caches can be used beside it.
+        let known = self.processes.remove(&pid);
+        let mut known = known.unwrap_or_else(|| Known::new(executable, Exit::watch(pid)));
+        if known.wants_inspection() {
+            let mut news = Vec::new();
+            let told = known.observed();
+            self.inspect(pid, &mut known, &mut news);
+            if known.exit.as_ref().is_none_or(Exit::happened) {
+                // What was read may be another process's that got the same number.
+                changes.extend(told.then_some(Change::Exited { pid }));
+                return;
+            }
+            changes.append(&mut news);
+        }
+        if !known.wants_inspection() && !known.observed() {
+            known.forget_details();
+        }
+        self.processes.insert(pid, known);
+    }
+
+    /// Reads the mappings of a process: files not seen in it before, and its page.
+    fn inspect(&mut self, pid: u32, known: &mut Known, changes: &mut Vec<Change>) {
+        known.inspections += 1;
+        let directory = self.directory(pid);
+        let mapped = maps::read(&directory).unwrap_or_default();
+        let mut binaries = Vec::new();
+        if known.examined.insert(known.executable) {
+            let name = process::name_of_executable(&directory);
+            binaries.extend(self.examine(known.executable, &directory.join("exe"), &name));
+        }
+        let root = directory.join("root");
+        for Mapped { id, kind } in &mapped {
+            match kind {
+                MappedKind::Code(name) if known.examined.insert(*id) => {
+                    let path = root.join(name.strip_prefix("/").unwrap_or(name));
+                    binaries.extend(self.examine(*id, &path, name));
+                }
+                // Its name is gone, but it may be a file that is already held open.
+                MappedKind::DeletedCode(_) => binaries.extend(self.held(*id)),
+                MappedKind::Code(_) | MappedKind::Page => {}
+            }
+        }
+        self.seek_page(pid, known, &mapped, changes);
+        if known.page == PageState::Taken && known.inspections >= SETTLING_SWEEPS {
+            binaries.extend(self.explain_silence(&directory, known, &mapped));
+        }
+        for binary in binaries {
+            if known.binaries.iter().all(|other| other.id != binary.id) {
+                known.binaries.push(binary.clone());
+                changes.push(Change::Maps { pid, binary });
+            }
+        }
+    }
+
+    /// The notes of a file: `None` when it has none of ours. `id` is the file that the process maps, `path` what is
+    /// hoped to lead there, `name` what to call it.
+    fn examine(&mut self, id: FileId, path: &Path, name: &Path) -> Option<Arc<Binary>> {
+        if let Some(binary) = self.held(id) {
+            return Some(binary);
+        }
+        let stat = rustix::fs::stat(path).ok()?;
+        if self.plain.get(&FileId::of(&stat)) == Some(&Stamp::of(&stat)) {
+            return None;
+        }
+        let (file, stat) = open_regular(path).ok()?;
+        let opened = FileId::of(&stat);
+        if !process::same_file(id, opened) {
+            debug!(path = %name.display(), "the name leads to another file than the mapped one");
+            return None;
+        }
+        if let Some(binary) = self.held(opened) {
+            return Some(binary);
+        }
+        let sites = sites::find_in_file(&file).unwrap_or_else(|error| {
+            debug!(path = %name.display(), %error, "a mapped file cannot be examined");
+            Vec::new()
+        });
+        if sites.is_empty() {
+            if self.plain.len() >= FILES_MAX {
+                self.plain.clear();
+            }
+            self.plain.insert(opened, Stamp::of(&stat));
+            return None;
+        }
+        Some(self.hold(Binary { id: opened, path: name.to_owned(), file: Some(file), sites, problem: None }))
+    }
+
+    /// The file of this identity, when someone holds it.
+    fn held(&self, id: FileId) -> Option<Arc<Binary>> {
+        self.binaries.get(&id).and_then(Weak::upgrade)
+    }
+
+    fn hold(&mut self, binary: Binary) -> Arc<Binary> {
+        let binary = Arc::new(binary);
+        self.binaries.insert(binary.id, Arc::downgrade(&binary));
+        binary
+    }
+
+    fn seek_page(&mut self, pid: u32, known: &mut Known, mapped: &[Mapped], changes: &mut Vec<Change>) {
+        if known.page != PageState::Wanted {
+            return;
+        }
+        let directory = self.directory(pid);
+        for Mapped { id, .. } in mapped.iter().filter(|mapped| mapped.kind == MappedKind::Page) {
+            match pages::open(&directory, *id, process::own_pid(&directory).unwrap_or(pid)) {
+                Sought::Page(page) => {
+                    known.page = PageState::Taken;
+                    changes.push(Change::Page { pid, page });
+                    return;
+                }
+                Sought::Rejected(reason) => {
+                    known.page = PageState::Rejected;
+                    changes.push(Change::PageRejected { pid, reason });
+                    return;
+                }
+                Sought::NotYet | Sought::Inherited => {}
+            }
+        }
+    }
+
+    /// A process with a state page and without notes has hooks that nobody can attach to: that is an alarm.
+    fn explain_silence(&mut self, directory: &Path, known: &Known, mapped: &[Mapped]) -> Vec<Arc<Binary>> {
+        if !known.binaries.is_empty() {
+            return Vec::new();
+        }
+        let mut refused: Vec<Binary> = mapped
+            .iter()
+            .filter_map(|mapped| match &mapped.kind {
+                MappedKind::DeletedCode(name) => Some(Binary::refused(mapped.id, name, Problem::Deleted)),
+                MappedKind::Code(_) | MappedKind::Page => None,
+            })
+            .take(DELETED_TOLD_MAX)
+            .collect();
+        if refused.is_empty() {
+            let name = process::name_of_executable(directory);
+            refused.push(Binary::refused(known.executable, &name, Problem::NoNotes));
+        }
+        refused.into_iter().map(|binary| self.held(binary.id).unwrap_or_else(|| self.hold(binary))).collect()
+    }
+}
+
+impl Binary {
+    fn refused(id: FileId, name: &Path, problem: Problem) -> Binary {
+        Binary { id, path: name.to_owned(), file: None, sites: Vec::new(), problem: Some(problem) }
+    }
+}

@@ -1,0 +1,90 @@
+//! What `/proc` says of one process, and its end.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Stat, major};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::files::FileId;
+
+/// The numbers of all processes.
+pub(super) fn pids(proc: &Path) -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir(proc).into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// The file a process executes. Following the link asks what the file is; it opens nothing.
+pub(super) fn executable(process: &Path) -> io::Result<FileId> {
+    Ok(FileId::of(&rustix::fs::stat(&process.join("exe"))?))
+}
+
+/// The name of the file a process executes, as it was before it was deleted.
+pub(super) fn name_of_executable(process: &Path) -> PathBuf {
+    let name = std::fs::read_link(process.join("exe")).unwrap_or_default();
+    match name.to_str().and_then(|name| name.strip_suffix(" (deleted)")) {
+        Some(name) => PathBuf::from(name),
+        None => name,
+    }
+}
+
+/// The number that a process in a pid namespace of its own knows itself by.
+pub(super) fn own_pid(process: &Path) -> Option<u32> {
+    let status = std::fs::read_to_string(process.join("status")).ok()?;
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    numbers.split_whitespace().last()?.parse().ok()
+}
+
+/// Whether the file that was mapped is the one that was opened. Major number 0 has no device behind it: what a mapping
+/// shows of a btrfs subvolume or an overlay is another number than what a stat shows, and both have major 0.
+pub(super) fn same_file(mapped: FileId, opened: FileId) -> bool {
+    let anonymous = major(mapped.device) == 0 && major(opened.device) == 0;
+    mapped.inode == opened.inode && (mapped.device == opened.device || anonymous)
+}
+
+/// What changes when a file's content does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    size: i64,
+    modified: (i64, u64),
+    changed: (i64, u64),
+}
+
+impl Stamp {
+    #[allow(clippy::unnecessary_cast, reason = "the types of these fields differ between processors")]
+    pub(super) fn of(stat: &Stat) -> Stamp {
+        Stamp {
+            size: stat.st_size as i64,
+            modified: (stat.st_mtime as i64, stat.st_mtime_nsec as u64),
+            changed: (stat.st_ctime as i64, stat.st_ctime_nsec as u64),
+        }
+    }
+}
+
+/// The end of a process. Unlike its number it can never become another's.
+#[derive(Debug)]
+pub(super) struct Exit(OwnedFd);
+
+impl Exit {
+    /// `None` when there is no such process.
+    pub(super) fn watch(pid: u32) -> Option<Exit> {
+        let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+        pidfd_open(pid, PidfdFlags::empty()).ok().map(Exit)
+    }
+
+    pub(super) fn happened(&self) -> bool {
+        let mut events = [PollFd::new(&self.0, PollFlags::IN)];
+        poll(&mut events, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+}
+
+/// Waits until one of these happens, at most `timeout`.
+pub(super) fn wait_for_any<'e>(exits: impl Iterator<Item = &'e Exit>, timeout: Duration) {
+    let mut events: Vec<_> = exits.map(|exit| PollFd::new(&exit.0, PollFlags::IN)).collect();
+    let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
+    // A signal ends the wait early, which costs one sweep more.
+    let _ = poll(&mut events, Some(&timeout));
+}

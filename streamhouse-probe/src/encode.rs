@@ -1,0 +1,149 @@
+//! Catalog + sums + state → the page that Prometheus scrapes.
+//!
+//! Text format 0.0.4 (<https://prometheus.io/docs/instrumenting/exposition_formats/>). Families stand in the order of
+//! the catalog and series in the order of their labels, so that equal numbers give equal bytes.
+
+mod family;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use streamhouse_abi::Status;
+use streamhouse_metrics::catalog;
+use streamhouse_metrics::sources::{Counted, of_gauge, of_site};
+
+use crate::collect::{SeriesKey, SiteSum, Sums};
+use crate::own::Own;
+use crate::pages::{GaugeKey, State};
+pub(crate) use family::{Families, LabelValues};
+
+/// Value of the `instance_id` label of the series that stands for all label sets past the limit.
+pub const OVERFLOW: &str = "overflow";
+
+/// How many classic buckets a histogram is served with: a subset of the bounds it is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassicBuckets {
+    per_octave: u32,
+}
+
+impl ClassicBuckets {
+    /// How many may be asked for.
+    pub const CHOICES: [u32; 4] = [1, 2, 4, 8];
+
+    /// `None` unless it is one of [`ClassicBuckets::CHOICES`].
+    pub fn per_octave(per_octave: u32) -> Option<ClassicBuckets> {
+        ClassicBuckets::CHOICES.contains(&per_octave).then_some(ClassicBuckets { per_octave })
+    }
+
+    /// Distance between the indexes of two bounds that are served.
+    fn step(self) -> usize {
+        8 / self.per_octave as usize
+    }
+}
+
+impl Default for ClassicBuckets {
+    /// Two an octave.
+    fn default() -> ClassicBuckets {
+        ClassicBuckets { per_octave: 2 }
+    }
+}
+
+/// Everything that one scrape tells.
+#[derive(Debug)]
+pub struct Scrape<'a> {
+    /// What the kernel counted; `None` without a kernel program.
+    pub sums: Option<&'a Sums>,
+    /// What the pages say.
+    pub state: &'a State,
+    /// What the probe says of itself.
+    pub own: &'a Own,
+}
+
+/// The page for one scrape.
+pub fn encode(scrape: &Scrape<'_>, buckets: ClassicBuckets) -> String {
+    let mut families = Families::default();
+    for sum in scrape.sums.iter().flat_map(|sums| &sums.sites) {
+        add_site(&mut families, sum);
+    }
+    for (key, value) in &scrape.state.series {
+        add_gauge(&mut families, key, *value);
+    }
+    for (process, up) in &scrape.state.processes {
+        let labels = LabelValues {
+            role: process.role.name(),
+            instance_id: &process.instance_id,
+            ..LabelValues::default()
+        };
+        families.count(&catalog::PROCESS_UP, &labels, u64::from(*up));
+    }
+    scrape.own.add_to(&mut families, scrape);
+    text::write(&families, buckets)
+}
+
+fn add_site(families: &mut Families, sum: &SiteSum) {
+    let SiteSum { key, counts, .. } = sum;
+    let metrics = of_site(key.site);
+    let labels = labels_of(key);
+    let with = |status: Status| LabelValues { status: status.name(), ..labels };
+    if let Some(metric) = metrics.records {
+        families.count(metric, &labels, counts.records_with(Status::Ok));
+    }
+    if let Some(metric) = metrics.bytes {
+        families.count(metric, &labels, counts.bytes);
+    }
+    for status in Status::ALL {
+        let operations = counts.operations_with(status);
+        // A series that never counted anything is left out, but that of success shows that someone looks.
+        if operations == 0 && status != Status::Ok {
+            continue;
+        }
+        if let Some(metric) = metrics.operations {
+            families.count(metric, &with(status), operations);
+        }
+        if let Some((counted, metric)) = metrics.errors
+            && status != Status::Ok
+        {
+            let errors = match counted {
+                Counted::Records => counts.records_with(status),
+                Counted::Operations => operations,
+            };
+            families.count(metric, &with(status), errors);
+        }
+    }
+    families.histogram(metrics.duration, &labels, &counts.durations, counts.duration_ns);
+    if let (Some((records, bytes)), Some(sizes)) = (metrics.sizes, &counts.sizes) {
+        families.histogram(records, &labels, &sizes.records, counts.records_with(Status::Ok));
+        families.histogram(bytes, &labels, &sizes.bytes, counts.bytes);
+    }
+}
+
+fn labels_of(key: &SeriesKey) -> LabelValues<'_> {
+    let operation = key.operation.map_or("", |operation| operation.name());
+    match &key.labels {
+        Some(labels) => LabelValues {
+            role: labels.role.name(),
+            instance_id: &labels.instance_id,
+            group: &labels.group,
+            topic: &labels.topic,
+            partition: labels.partition,
+            operation,
+            ..LabelValues::default()
+        },
+        None => LabelValues { instance_id: OVERFLOW, operation, ..LabelValues::default() },
+    }
+}
+
+fn add_gauge(families: &mut Families, key: &GaugeKey, value: u64) {
+    let source = of_gauge(key.gauge);
+    let labels = LabelValues {
+        instance_id: &key.labels.instance_id,
+        group: &key.labels.group,
+        topic: &key.labels.topic,
+        partition: key.labels.partition,
+        ..LabelValues::default()
+    };
+    match source.divisor {
+        1 => families.count(source.metric, &labels, value),
+        divisor => families.value(source.metric, &labels, value as f64 / divisor as f64),
+    }
+}

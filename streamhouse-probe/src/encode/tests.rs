@@ -1,0 +1,300 @@
+//! The page, read back by a parser of our own and by Prometheus' promtool.
+
+use super::text::{bound, real};
+use super::*;
+use crate::collect::{Counts, Labels, MapUse, SizeCounts};
+use crate::own::TargetCounts;
+use crate::pages::{PageLabels, ProcessKey, Rejection};
+use crate::sites::Refusal;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use streamhouse_abi::map::Counter;
+use streamhouse_abi::page::Gauge;
+use streamhouse_abi::{Operation, Role, Site, bucket};
+use streamhouse_metrics::{Kind, Unit};
+
+fn site(site: Site, topic: &str, partition: Option<u32>) -> SiteSum {
+    let labels = Labels {
+        role: Role::Producer,
+        instance_id: "host\\p\"1\"\nx".to_owned(),
+        group: if site == Site::Poll { "g".to_owned() } else { String::new() },
+        topic: topic.to_owned(),
+        partition,
+    };
+    let mut counts = Counts { bytes: 1000, duration_ns: 1_500_000_000, ..Counts::default() };
+    counts.operations[..2].copy_from_slice(&[3, 1]);
+    counts.records[..2].copy_from_slice(&[30, 7]);
+    counts.durations[0] = 1;
+    counts.durations[bucket::of_ns(1_000_000_000)] = 2;
+    counts.durations[bucket::PAST] = 4;
+    if site == Site::Flush {
+        let mut sizes = SizeCounts::default();
+        sizes.records[bucket::of_size(10)] = 3;
+        sizes.bytes[bucket::of_size(333)] = 3;
+        counts.sizes = Some(Box::new(sizes));
+    }
+    let operation = (site == Site::Object).then_some(Operation::Put);
+    SiteSum { key: SeriesKey { site, operation, labels: Some(labels) }, created: Instant::now(), counts }
+}
+
+fn sums(sites: Vec<SiteSum>) -> Sums {
+    let mut counters = [0; _];
+    counters[Counter::Hits as usize] = 42;
+    counters[Counter::MapFull as usize] = 2;
+    Sums {
+        sites,
+        counters,
+        maps: vec![MapUse { name: "VALUES", entries: 3, capacity: 8192 }],
+        held_back: 1,
+        unlabelled_operations: 5,
+        same_files: Vec::new(),
+    }
+}
+
+fn state() -> State {
+    let labels = |topic: &str| PageLabels {
+        instance_id: "c".into(),
+        group: "g".into(),
+        topic: topic.into(),
+        partition: Some(1),
+    };
+    State {
+        series: BTreeMap::from([
+            (GaugeKey { gauge: Gauge::ConsumerLagMilliseconds, labels: labels("t") }, 1234),
+            (GaugeKey { gauge: Gauge::ConsumerCurrentOffset, labels: labels("t") }, u64::MAX),
+        ]),
+        processes: BTreeMap::from([(ProcessKey { role: Role::Consumer, instance_id: "c".into() }, true)]),
+        pages_read: 9,
+        rejected: BTreeMap::from([(Rejection::NotSealed, 2)]),
+    }
+}
+
+fn own() -> Own {
+    let targets = TargetCounts {
+        attached: 1,
+        refused: 1,
+        sites_attached: 6,
+        sites_refused: BTreeMap::from([(Refusal::NotOurNop, 2)]),
+        processes: 3,
+    };
+    Own { targets, scrapes: 4, previous_scrape: Some(Duration::from_micros(1500)) }
+}
+
+fn page_of(sites: Vec<SiteSum>, buckets: ClassicBuckets) -> String {
+    encode(&Scrape { sums: Some(&sums(sites)), state: &state(), own: &own() }, buckets)
+}
+
+fn full_page() -> String {
+    let sites = Site::ALL.into_iter().map(|one| site(one, "t", Some(0))).collect();
+    page_of(sites, ClassicBuckets::default())
+}
+
+/// The value of the only line that begins so.
+fn value<'p>(page: &'p str, series: &str) -> &'p str {
+    let mut values = page.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    let value = values.next().unwrap_or_else(|| panic!("no {series} in\n{page}"));
+    assert_eq!(values.next(), None, "{series} twice");
+    value
+}
+
+#[test]
+fn every_metric_of_the_catalog_is_served() {
+    let page = full_page();
+    for metric in catalog::ALL {
+        let absent_from_state = [Gauge::ConsumerLagMilliseconds, Gauge::ConsumerCurrentOffset];
+        let gauge = Gauge::ALL.into_iter().find(|gauge| of_gauge(*gauge).metric == *metric);
+        let expected = gauge.is_none_or(|gauge| absent_from_state.contains(&gauge));
+        let head = format!("# TYPE {} {}\n", metric.name, metric.kind.name());
+        assert_eq!(page.matches(&head).count(), usize::from(expected), "{}", metric.name);
+    }
+}
+
+#[test]
+fn counters_and_gauges_have_their_labels_in_order() {
+    let page = full_page();
+    let who = r#"instance_id="host\\p\"1\"\nx""#;
+    let sent = format!("streamhouse_producer_records_sent_total{{{who},topic=\"t\",partition=\"0\"}}");
+    assert_eq!(value(&page, &sent), "30");
+    let errors = format!(
+        "streamhouse_producer_send_errors_total{{{who},topic=\"t\",partition=\"0\",status=\"retry\"}}"
+    );
+    assert_eq!(value(&page, &errors), "7");
+    let put = format!("streamhouse_object_store_operations_total{{{who},operation=\"put\",status=\"ok\"}}");
+    assert_eq!(value(&page, &put), "3");
+    let whose = r#"instance_id="c",group="g",topic="t",partition="1""#;
+    assert_eq!(value(&page, &format!("streamhouse_consumer_lag_seconds{{{whose}}}")), "1.234");
+    assert_eq!(
+        value(&page, &format!("streamhouse_consumer_current_offset{{{whose}}}")),
+        "18446744073709551615"
+    );
+    assert_eq!(value(&page, r#"streamhouse_process_up{role="consumer",instance_id="c"}"#), "1");
+}
+
+#[test]
+fn the_probe_speaks_of_itself() {
+    let page = full_page();
+    for (series, expected) in [
+        (r#"streamhouse_probe_targets{state="refused"}"#, "1"),
+        (r#"streamhouse_probe_sites{state="attached"}"#, "6"),
+        (r#"streamhouse_probe_sites_refused{reason="not_our_nop"}"#, "2"),
+        ("streamhouse_probe_hits_total", "42"),
+        (r#"streamhouse_probe_refused_total{reason="map_full"}"#, "2"),
+        (r#"streamhouse_probe_refused_total{reason="unlabelled"}"#, "5"),
+        (r#"streamhouse_probe_map_entries{map="VALUES"}"#, "3"),
+        (r#"streamhouse_probe_map_capacity{map="VALUES"}"#, "8192"),
+        ("streamhouse_probe_pages_read_total", "9"),
+        (r#"streamhouse_probe_pages_rejected_total{reason="not_sealed"}"#, "2"),
+        (r#"streamhouse_probe_pages_rejected_total{reason="bad_slot"}"#, "0"),
+        ("streamhouse_probe_scrapes_total", "4"),
+        ("streamhouse_probe_scrape_duration_seconds", "0.0015"),
+    ] {
+        assert_eq!(value(&page, series), expected, "{series}");
+    }
+    let without = encode(&Scrape { sums: None, state: &state(), own: &own() }, ClassicBuckets::default());
+    assert!(!without.contains("probe_hits_total") && without.contains("streamhouse_process_up"));
+}
+
+/// Bounds and cumulative counts of the only histogram of a name.
+fn buckets(page: &str, name: &str) -> Vec<(f64, u64)> {
+    let bucket = format!("{name}_bucket{{");
+    let lines = page.lines().filter(|line| line.starts_with(&bucket));
+    lines
+        .map(|line| {
+            let (_, rest) = line.rsplit_once("le=\"").expect("every bucket has a bound");
+            let (bound, count) = rest.split_once("\"} ").expect("and a count");
+            (bound.parse().expect("a number"), count.parse().expect("a number"))
+        })
+        .collect()
+}
+
+#[test]
+fn histograms_are_cumulative_and_complete_at_every_resolution() {
+    let name = "streamhouse_agent_commit_duration_seconds";
+    for per_octave in ClassicBuckets::CHOICES {
+        let classic = ClassicBuckets::per_octave(per_octave).expect("a choice");
+        let page = page_of(vec![site(Site::Commit, "", None)], classic);
+        let buckets = buckets(&page, name);
+        assert_eq!(buckets.len(), 26 * per_octave as usize + 2);
+        assert!(buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1));
+        assert_eq!((buckets[0], buckets.last().copied()), ((2f64.powi(-20), 1), Some((f64::INFINITY, 7))));
+        // One second is an upper bound, and inclusive.
+        assert!(buckets.contains(&(1.0, 3)));
+        assert!(
+            buckets
+                .iter()
+                .all(|(bound, count)| *count == if *bound < 1.0 { 1 } else { 3 } || bound.is_infinite())
+        );
+        let who = r#"instance_id="host\\p\"1\"\nx""#;
+        assert_eq!(value(&page, &format!("{name}_count{{{who}}}")), "7");
+        assert_eq!(value(&page, &format!("{name}_sum{{{who}}}")), "1.5");
+    }
+}
+
+#[test]
+fn partitions_of_a_topic_are_one_histogram() {
+    let sites = vec![site(Site::Send, "t", Some(0)), site(Site::Send, "t", Some(1))];
+    let page = page_of(sites, ClassicBuckets::default());
+    let who = r#"instance_id="host\\p\"1\"\nx",topic="t""#;
+    assert_eq!(value(&page, &format!("streamhouse_producer_send_duration_seconds_count{{{who}}}")), "14");
+    assert_eq!(value(&page, &format!("streamhouse_producer_send_duration_seconds_sum{{{who}}}")), "3");
+    for partition in ["0", "1"] {
+        let series = format!("streamhouse_producer_records_sent_total{{{who},partition=\"{partition}\"}}");
+        assert_eq!(value(&page, &series), "30");
+    }
+}
+
+#[test]
+fn the_overflow_series_has_a_name() {
+    let overflow = SiteSum {
+        key: SeriesKey { site: Site::Write, operation: None, labels: None },
+        ..site(Site::Write, "", None)
+    };
+    let page = page_of(vec![overflow], ClassicBuckets::default());
+    let series = r#"streamhouse_agent_records_written_total{instance_id="overflow",topic="",partition=""}"#;
+    assert_eq!(value(&page, series), "30");
+}
+
+#[test]
+fn bounds_are_those_of_the_thresholds() {
+    for (unit, thresholds, scale) in [
+        (Unit::Seconds, &bucket::DURATION_THRESHOLDS_NS, 1e9),
+        (Unit::Records, &bucket::SIZE_THRESHOLDS, 1.0),
+    ] {
+        for index in 0..=bucket::REGULAR {
+            // The threshold is the largest whole number that the bound takes in.
+            let whole = thresholds[index] as f64;
+            let bound = bound(unit, index) * scale;
+            assert!(whole <= bound * (1.0 + 1e-12) && bound < whole + 1.0, "{index}: {whole} {bound}");
+        }
+    }
+    assert_eq!(bound(Unit::Seconds, 160), 1.0);
+    assert_eq!(bound(Unit::Bytes, 80), 1024.0);
+}
+
+#[test]
+fn numbers_are_short_and_read_back() {
+    for (number, text) in [
+        (0.0, "0"),
+        (1.0, "1"),
+        (0.5, "0.5"),
+        (0.0001, "0.0001"),
+        (9.5367431640625e-07, "9.5367431640625e-07"),
+        (1e-10, "1e-10"),
+        (67108864.0, "67108864"),
+        (1e21, "1e+21"),
+        (f64::INFINITY, "+Inf"),
+        (f64::NEG_INFINITY, "-Inf"),
+        (f64::NAN, "NaN"),
+    ] {
+        assert_eq!(real(number), text);
+    }
+    for index in 0..=bucket::REGULAR {
+        let bound = bound(Unit::Seconds, index);
+        assert_eq!(real(bound).parse(), Ok(bound));
+    }
+}
+
+#[test]
+fn equal_numbers_give_equal_bytes() {
+    let sites = || vec![site(Site::Send, "b", Some(1)), site(Site::Send, "a", Some(0))];
+    let reversed = || sites().into_iter().rev().collect();
+    assert_eq!(page_of(sites(), ClassicBuckets::default()), page_of(reversed(), ClassicBuckets::default()));
+}
+
+#[test]
+fn families_are_contiguous() {
+    let page = full_page();
+    let mut seen = std::collections::HashSet::new();
+    let mut current = "";
+    for line in page.lines() {
+        if let Some(head) = line.strip_prefix("# HELP ") {
+            current = head.split(' ').next().expect("a name");
+            assert!(seen.insert(current), "{current} twice");
+        } else if !line.starts_with('#') {
+            assert!(line.starts_with(current), "{line} under {current}");
+        }
+    }
+    let histograms = catalog::ALL.iter().filter(|metric| metric.kind == Kind::Histogram);
+    assert!(
+        histograms.clone().count() > 0 && histograms.into_iter().all(|metric| seen.contains(metric.name))
+    );
+}
+
+#[test]
+fn promtool_accepts_the_page() {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut promtool) = command.spawn() else {
+        let required = std::env::var_os("STREAMHOUSE_REQUIRE_BPF").is_some();
+        assert!(!required, "promtool is missing (Debian: prometheus)");
+        eprintln!("skipped: promtool is not installed (Debian: prometheus)");
+        return;
+    };
+    promtool.stdin.take().expect("piped").write_all(full_page().as_bytes()).expect("read");
+    let output = promtool.wait_with_output().expect("ended");
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}

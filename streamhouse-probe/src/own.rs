@@ -1,0 +1,98 @@
+//! What the probe says of itself: a target that could not be attached is an alarm, never a zero.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use streamhouse_abi::map::Counter;
+use streamhouse_metrics::catalog;
+
+use crate::collect::Sums;
+use crate::encode::{Families, LabelValues, Scrape};
+use crate::pages::Rejection;
+use crate::sites::Refusal;
+
+/// Value of the `reason` label for operations whose process exited before its labels could be read.
+const UNLABELLED: &str = "unlabelled";
+
+/// The probe's own numbers that no other stage has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Own {
+    /// What is attached.
+    pub targets: TargetCounts,
+    /// Scrapes answered before this one.
+    pub scrapes: u64,
+    /// How long the previous one took.
+    pub previous_scrape: Option<Duration>,
+}
+
+/// How many files, sites and processes there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TargetCounts {
+    /// Files attached.
+    pub attached: u64,
+    /// Files refused as a whole.
+    pub refused: u64,
+    /// Sites attached.
+    pub sites_attached: u64,
+    /// Sites refused, by reason.
+    pub sites_refused: BTreeMap<Refusal, u64>,
+    /// Processes that map these files.
+    pub processes: u64,
+}
+
+impl Own {
+    /// Adds the probe's own series.
+    pub(crate) fn add_to(&self, families: &mut Families, scrape: &Scrape<'_>) {
+        use catalog as c;
+        let none = LabelValues::default();
+        let version = LabelValues { version: env!("CARGO_PKG_VERSION"), ..none };
+        families.count(&c::PROBE_BUILD_INFO, &version, 1);
+        families.count(&c::PROBE_SCRAPES, &none, self.scrapes);
+        if let Some(duration) = self.previous_scrape {
+            families.value(&c::PROBE_SCRAPE_DURATION, &none, duration.as_secs_f64());
+        }
+        self.targets.add_to(families);
+        families.count(&c::PROBE_PAGES_READ, &none, scrape.state.pages_read);
+        for reason in Rejection::ALL {
+            let count = scrape.state.rejected.get(&reason).copied().unwrap_or(0);
+            families.count(&c::PROBE_PAGES_REJECTED, &LabelValues { reason: reason.name(), ..none }, count);
+        }
+        if let Some(sums) = scrape.sums {
+            add_kernel(families, sums);
+        }
+    }
+}
+
+impl TargetCounts {
+    fn add_to(&self, families: &mut Families) {
+        use catalog as c;
+        let none = LabelValues::default();
+        let state = |state| LabelValues { state, ..none };
+        families.count(&c::PROBE_TARGETS, &state("attached"), self.attached);
+        families.count(&c::PROBE_TARGETS, &state("refused"), self.refused);
+        families.count(&c::PROBE_SITES, &state("attached"), self.sites_attached);
+        families.count(&c::PROBE_SITES, &state("refused"), self.sites_refused.values().sum());
+        for (reason, count) in &self.sites_refused {
+            families.count(&c::PROBE_SITES_REFUSED, &LabelValues { reason: reason.name(), ..none }, *count);
+        }
+        families.count(&c::PROBE_PROCESSES, &none, self.processes);
+    }
+}
+
+fn add_kernel(families: &mut Families, sums: &Sums) {
+    use catalog as c;
+    let none = LabelValues::default();
+    families.count(&c::PROBE_HITS, &none, sums.counter(Counter::Hits));
+    for counter in Counter::ALL.into_iter().filter(|counter| *counter != Counter::Hits) {
+        let labels = LabelValues { reason: counter.name(), ..none };
+        families.count(&c::PROBE_REFUSED, &labels, sums.counter(counter));
+    }
+    let unlabelled = LabelValues { reason: UNLABELLED, ..none };
+    families.count(&c::PROBE_REFUSED, &unlabelled, sums.unlabelled_operations);
+    families.count(&c::PROBE_VALUES_HELD_BACK, &none, sums.held_back);
+    for map in &sums.maps {
+        let labels = LabelValues { map: map.name, ..none };
+        families.count(&c::PROBE_MAP_ENTRIES, &labels, map.entries);
+        families.count(&c::PROBE_MAP_CAPACITY, &labels, map.capacity);
+    }
+}

@@ -1,0 +1,44 @@
+//! What the probe is allowed to do: it keeps what it needs and drops the rest before it looks at anything.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
+
+/// Every capability the probe needs, what for, and its bit.
+pub const NEEDED: [(&str, &str, CapabilitySet); 4] = [
+    ("CAP_BPF", "load the kernel program and make its maps", CapabilitySet::BPF),
+    ("CAP_PERFMON", "attach it to the sites and read process memory from it", CapabilitySet::PERFMON),
+    (
+        "CAP_SYS_PTRACE",
+        "look into processes of other users: executables, mappings, state pages",
+        CapabilitySet::SYS_PTRACE,
+    ),
+    ("CAP_DAC_READ_SEARCH", "read the executables of other users", CapabilitySet::DAC_READ_SEARCH),
+];
+
+/// Drops every capability that is not [`NEEDED`], for this thread and those it starts: call it before any other thread
+/// runs. Nothing it executes can gain more.
+///
+/// # Errors
+///
+/// What the kernel says; it refuses nobody to drop what it has.
+pub fn drop_unneeded() -> std::io::Result<()> {
+    let needed = NEEDED.iter().fold(CapabilitySet::empty(), |all, (_, _, one)| all | *one);
+    let own = capabilities(None)?;
+    set_no_new_privs(true)?;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: own.permitted & needed,
+            permitted: own.permitted & needed,
+            inheritable: CapabilitySet::empty(),
+        },
+    )?;
+    Ok(())
+}
+
+/// Raises the number of files that may be open to the most that is allowed: each observed process takes two.
+pub fn allow_many_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // When it is refused, the processes past the limit are not observed and nothing else changes.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}

@@ -1,0 +1,137 @@
+//! The stages put together: changes go in, scrapes come out.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::{debug, warn};
+
+use crate::attach::Kernel;
+use crate::collect::{CollectError, Collector, Sums};
+use crate::discover::{Change, Discovery};
+use crate::encode::{ClassicBuckets, Scrape, encode};
+use crate::own::Own;
+use crate::pages::Pages;
+use crate::targets::{KernelProgram, Targets, TargetsView};
+
+/// The running probe. One thread sweeps, any number scrape: each takes the lock for as long as it needs the whole.
+#[derive(Debug)]
+pub struct Probe {
+    inner: Mutex<Inner>,
+    swept: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Inner {
+    collector: Option<Collector>,
+    targets: Targets<KernelProgram>,
+    pages: Pages,
+    scrapes: u64,
+    previous_scrape: Option<Duration>,
+}
+
+impl Probe {
+    /// A probe with a kernel program, or with the reason why there is none: it then serves the state plane alone.
+    pub fn new(kernel: Result<Kernel, String>) -> Probe {
+        let (program, collector) = match kernel {
+            Ok(Kernel { program, maps }) => (Ok(program), Some(Collector::new(maps))),
+            Err(reason) => (Err(reason), None),
+        };
+        let inner = Inner {
+            collector,
+            targets: Targets::new(program),
+            pages: Pages::default(),
+            scrapes: 0,
+            previous_scrape: None,
+        };
+        Probe { inner: Mutex::new(inner), swept: AtomicBool::new(false) }
+    }
+
+    /// Sweeps for ever: at every interval, and at once when an observed process exits.
+    pub fn watch(&self, mut discovery: Discovery, interval: Duration) -> ! {
+        loop {
+            self.apply(discovery.sweep());
+            self.swept.store(true, Ordering::Release);
+            discovery.wait(interval);
+        }
+    }
+
+    /// Whether the first sweep is done: what ran before the probe is attached.
+    pub fn is_ready(&self) -> bool {
+        self.swept.load(Ordering::Acquire)
+    }
+
+    /// Takes in what a sweep has found.
+    pub fn apply(&self, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut inner = self.lock();
+        let mut exits = false;
+        for change in changes {
+            match change {
+                Change::Maps { pid, binary } => inner.targets.mapped(pid, binary),
+                Change::Page { pid, page } => inner.pages.add(pid, page),
+                Change::PageRejected { pid, reason } => {
+                    warn!(pid, "state page rejected: {reason}");
+                    inner.pages.reject(reason, 1);
+                }
+                Change::Exited { pid } => {
+                    exits = true;
+                    inner.targets.exited(pid);
+                    inner.pages.exited(pid, now);
+                }
+            }
+        }
+        // What a process leaves in the kernel's maps makes room for the next one, also when nobody scrapes.
+        if exits && let Err(error) = inner.collect(now) {
+            debug!("{error}");
+        }
+    }
+
+    /// Collects and encodes. Scrapes at the same time take their turn.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel's maps cannot be read; the next scrape tries again, and nothing is lost.
+    pub fn scrape(&self, buckets: ClassicBuckets) -> Result<String, CollectError> {
+        let mut inner = self.lock();
+        let begin = Instant::now();
+        let sums = inner.collect(begin)?;
+        let state = inner.pages.read(begin);
+        let own = Own {
+            targets: inner.targets.counts(),
+            scrapes: inner.scrapes,
+            previous_scrape: inner.previous_scrape,
+        };
+        let page = encode(&Scrape { sums: sums.as_ref(), state: &state, own: &own }, buckets);
+        inner.scrapes += 1;
+        inner.previous_scrape = Some(begin.elapsed());
+        Ok(page)
+    }
+
+    /// The files that running processes map, and what became of their sites.
+    pub fn targets(&self) -> TargetsView {
+        let inner = self.lock();
+        inner.targets.view(&inner.pages)
+    }
+
+    /// A thread that panicked left whole numbers behind: nothing is changed in two steps that must not be seen between.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// What the kernel has counted; `None` without a kernel program. Files found to be one are attached once from here.
+    fn collect(&mut self, now: Instant) -> Result<Option<Sums>, CollectError> {
+        let Some(collector) = &mut self.collector else { return Ok(None) };
+        let sums = collector.collect(now)?;
+        for same in &sums.same_files {
+            self.targets.merge(*same);
+            collector.merge_targets(*same)?;
+        }
+        Ok(Some(sums))
+    }
+}
