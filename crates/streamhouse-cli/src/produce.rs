@@ -26,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 const CHECK_EVERY: u64 = 256;
 /// Bytes of a made-up value when not told: what small events measure.
 const SIZE: usize = 100;
+/// How long a record waits for room in the producer's memory before it fails: the client library's default.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What to send.
 #[derive(Debug, Args)]
@@ -256,7 +258,8 @@ impl Batching {
             builder = builder.buffer_bytes(bytes);
         }
         if let Some(timeout) = self.delivery_timeout {
-            builder = builder.delivery_timeout(timeout);
+            // A shorter one alone is no contradiction: waiting for room then ends with it.
+            builder = builder.delivery_timeout(timeout).send_timeout(SEND_TIMEOUT.min(timeout));
         }
         builder
     }
