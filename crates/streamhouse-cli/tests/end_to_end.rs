@@ -68,7 +68,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(agent) = self.agent.take() {
-            let _ = self.runtime.block_on(agent.shutdown());
+            self.runtime.block_on(agent.shutdown());
         }
     }
 }
