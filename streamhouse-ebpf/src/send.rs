@@ -3,15 +3,17 @@
 use core::ffi::c_void;
 use core::mem::{offset_of, size_of};
 
-use aya_ebpf::helpers::{bpf_loop, bpf_probe_read_user, generated};
+use aya_ebpf::helpers::{bpf_loop, bpf_probe_read_user};
 use streamhouse_abi::map::{Counter, Value};
 use streamhouse_abi::{Bin, Bins, bucket};
 
 use crate::hit::Hit;
 use crate::{atomic, counters, value};
 
-/// Bins read by one call of a helper: as many as fit well on the stack.
-const CHUNK: usize = 16;
+/// Bins read by one call of a helper, which costs more than reading some too many: the hook touches all of them before
+/// the hit, so they are resident. What a batch fills usually fits into the first chunk.
+const CHUNK: usize = 15;
+const _: () = assert!(bucket::COUNT.is_multiple_of(CHUNK), "no chunk reaches past the last bin");
 
 /// Checks what is particular: the duration is the sum over all records.
 #[inline(always)]
@@ -42,58 +44,68 @@ struct Merge {
     value: *mut Value,
     /// Address of the bins in the process.
     bins: u64,
-    /// How many there are.
+    /// Bins that are not merged yet.
     len: u64,
     /// Records of the batch that are in no bucket yet.
     left: u64,
 }
 
+/// The beginning of [`Bins`].
+#[repr(C)]
+struct First {
+    len: u64,
+    bins: [Bin; CHUNK],
+}
+
+const _: () = assert!(offset_of!(First, bins) == offset_of!(Bins, bins));
+
 /// Merges the bins at `address`; gives how many of `records` they left over.
 #[inline(always)]
 fn merge(value: *mut Value, address: u64, records: u64) -> u64 {
-    // SAFETY: the helper checks the address; any bytes are a valid length.
-    let Ok(len) = (unsafe { bpf_probe_read_user(address as *const u64) }) else { return records };
-    if len > bucket::COUNT as u64 {
+    // SAFETY: the helper checks the address; any bytes are valid bins.
+    let Ok(first) = (unsafe { bpf_probe_read_user(address as *const First) }) else { return records };
+    if first.len > bucket::COUNT as u64 {
         return records;
     }
     let bins = address.wrapping_add(offset_of!(Bins, bins) as u64);
-    let mut merge = Merge { value, bins, len, left: records };
-    let context = (&raw mut merge).cast::<c_void>();
-    if len <= CHUNK as u64 {
-        merge_chunk(0, context);
-    } else {
-        let chunks = len.div_ceil(CHUNK as u64) as u32;
+    let mut merge = Merge { value, bins, len: first.len, left: records };
+    if merge.add(&first.bins) && merge.len != 0 {
+        let chunks = merge.len.div_ceil(CHUNK as u64) as u32;
+        let context = (&raw mut merge).cast::<c_void>();
         // SAFETY: the kernel calls `merge_chunk` with `context` while this frame lives.
         unsafe { bpf_loop(chunks, merge_chunk as *mut c_void, context, 0) };
     }
     merge.left
 }
 
-/// Merges one chunk; 1 stops the loop.
+/// Merges a chunk behind the first one; 1 stops the loop.
 #[inline(never)]
 extern "C" fn merge_chunk(index: u64, context: *mut c_void) -> i64 {
     // SAFETY: `context` is the `Merge` of `merge`, and nobody else uses it meanwhile.
     let merge = unsafe { &mut *context.cast::<Merge>() };
-    let first = index * CHUNK as u64;
-    let count = merge.len.wrapping_sub(first).min(CHUNK as u64);
-    let mut bins = [Bin { bucket: 0, records: 0 }; CHUNK];
-    let from = merge.bins.wrapping_add(first * size_of::<Bin>() as u64);
-    let size = count as u32 * size_of::<Bin>() as u32;
-    // SAFETY: `size` bytes fit into `bins`, and the helper checks the address it reads from.
-    if unsafe { generated::bpf_probe_read_user(bins.as_mut_ptr().cast(), size, from as *const c_void) } != 0 {
-        return 1;
-    }
-    for (position, bin) in bins.iter().enumerate() {
-        if position as u64 >= count {
-            break;
+    let from = merge.bins.wrapping_add((index + 1) * size_of::<[Bin; CHUNK]>() as u64);
+    // SAFETY: the helper checks the address; any bytes are valid bins.
+    let Ok(bins) = (unsafe { bpf_probe_read_user(from as *const [Bin; CHUNK]) }) else { return 1 };
+    if merge.add(&bins) { 0 } else { 1 }
+}
+
+impl Merge {
+    /// Merges the next bins, as many as there are; false when one of them cannot be merged.
+    #[inline(always)]
+    fn add(&mut self, bins: &[Bin; CHUNK]) -> bool {
+        for bin in bins {
+            if self.len == 0 {
+                break;
+            }
+            let records = u64::from(bin.records);
+            if bin.bucket >= bucket::COUNT as u32 || records > self.left {
+                return false;
+            }
+            self.len -= 1;
+            self.left -= records;
+            // SAFETY: `value` is a value of `VALUES`.
+            unsafe { value::add_to_bucket(&raw mut (*self.value).buckets, bin.bucket as usize, records) };
         }
-        let records = u64::from(bin.records);
-        if bin.bucket >= bucket::COUNT as u32 || records > merge.left {
-            return 1;
-        }
-        merge.left -= records;
-        // SAFETY: `merge.value` is a value of `VALUES`.
-        unsafe { value::add_to_bucket(&raw mut (*merge.value).buckets, bin.bucket as usize, records) };
+        true
     }
-    0
 }

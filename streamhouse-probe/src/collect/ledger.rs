@@ -1,0 +1,257 @@
+//! Totals by label set: what exited processes counted is kept, what live ones count is added at each collection.
+//!
+//! Invariant 9: a total never goes backwards while its series is served. A value of the kernel only grows; when its
+//! process has exited its last reading moves into `folded` in the same step as it leaves the kernel's map.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use streamhouse_abi::map::{Key, Sizes, Value};
+use streamhouse_abi::{Operation, Site};
+
+use super::{Counts, KEPT_AFTER_EXIT, LABEL_SETS_MAX, Labels, SeriesKey, SiteSum};
+
+/// Number of a series; not reused.
+type SeriesId = u64;
+
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    ids: HashMap<SeriesKey, SeriesId>,
+    series: HashMap<SeriesId, Series>,
+    /// The series of each value in the kernel. A value stays with its series, also with an overflow series whose
+    /// label set would find room later: it would take its past with it.
+    assigned: HashMap<Key, SeriesId>,
+    next: SeriesId,
+}
+
+#[derive(Debug)]
+struct Series {
+    key: SeriesKey,
+    created: Instant,
+    /// When a live process last counted in it.
+    live: Instant,
+    /// What exited processes counted.
+    folded: Option<Box<Counts>>,
+    /// What exited and live processes have counted, as of this collection.
+    total: Box<Counts>,
+}
+
+impl Ledger {
+    /// Starts a collection: totals are what exited processes counted.
+    pub(super) fn begin(&mut self) {
+        for series in self.series.values_mut() {
+            match &series.folded {
+                Some(folded) => series.total.clone_from(folded),
+                None => *series.total = Counts::default(),
+            }
+        }
+    }
+
+    /// Adds a value to its series' total; `labels` is asked only for a value not seen before. False when there are no
+    /// labels yet.
+    pub(super) fn add(
+        &mut self,
+        reading: &Reading,
+        now: Instant,
+        labels: impl FnOnce() -> Option<Labels>,
+    ) -> bool {
+        let Some(id) = self.assign(&reading.key, now, labels) else { return false };
+        let Some(series) = self.series.get_mut(&id) else { return false };
+        reading.add_to(&mut series.total);
+        series.live = now;
+        true
+    }
+
+    /// Keeps what a value had counted when its process exited; the value is gone from the kernel. False when there
+    /// never were labels.
+    pub(super) fn fold(
+        &mut self,
+        reading: &Reading,
+        now: Instant,
+        labels: impl FnOnce() -> Option<Labels>,
+    ) -> bool {
+        let Some(id) = self.assign(&reading.key, now, labels) else { return false };
+        self.assigned.remove(&reading.key);
+        let Some(series) = self.series.get_mut(&id) else { return false };
+        reading.add_to(series.folded.get_or_insert_default());
+        reading.add_to(&mut series.total);
+        series.live = now;
+        true
+    }
+
+    /// Ends a collection: drops what no live process has counted in for long, and gives the rest, sorted.
+    pub(super) fn finish(&mut self, now: Instant) -> Vec<SiteSum> {
+        let expired = |series: &Series| {
+            // The overflow series stays: which label sets are in it is not known.
+            series.key.labels.is_some() && now.duration_since(series.live) >= KEPT_AFTER_EXIT
+        };
+        for (_, series) in self.series.extract_if(|_, series| expired(series)) {
+            self.ids.remove(&series.key);
+        }
+        let mut sites: Vec<SiteSum> = self
+            .series
+            .values()
+            .map(|series| SiteSum {
+                key: series.key.clone(),
+                created: series.created,
+                counts: Counts::clone(&series.total),
+            })
+            .collect();
+        sites.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        sites
+    }
+
+    fn assign(
+        &mut self,
+        key: &Key,
+        now: Instant,
+        labels: impl FnOnce() -> Option<Labels>,
+    ) -> Option<SeriesId> {
+        if let Some(&id) = self.assigned.get(key) {
+            return Some(id);
+        }
+        let site = Site::from_number(key.site)?;
+        let operation = match site {
+            Site::Object => Some(Operation::ALL.get(usize::from(key.detail)).copied()?),
+            _ => None,
+        };
+        let id = self.series_of(SeriesKey { site, operation, labels: Some(labels()?) }, now);
+        self.assigned.insert(*key, id);
+        Some(id)
+    }
+
+    fn series_of(&mut self, mut key: SeriesKey, now: Instant) -> SeriesId {
+        if !self.ids.contains_key(&key) && self.ids.len() >= LABEL_SETS_MAX {
+            key.labels = None;
+        }
+        *self.ids.entry(key).or_insert_with_key(|key| {
+            let id = self.next;
+            self.next += 1;
+            let series =
+                Series { key: key.clone(), created: now, live: now, folded: None, total: Box::default() };
+            self.series.insert(id, series);
+            id
+        })
+    }
+}
+
+/// One value of the kernel as it was read.
+pub(super) struct Reading {
+    pub(super) key: Key,
+    pub(super) value: Value,
+    /// For `flush`, when there are any.
+    pub(super) sizes: Option<Sizes>,
+}
+
+impl Reading {
+    fn add_to(&self, counts: &mut Counts) {
+        counts.add_value(&self.value);
+        if let Some(sizes) = &self.sizes {
+            counts.add_sizes(sizes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use streamhouse_abi::map::STATUS_SLOTS;
+    use streamhouse_abi::{Role, bucket};
+
+    fn key(tgid: u32, scope_id: u64) -> Key {
+        Key { nonce: 1, scope_id, tgid, site: Site::Write as u16, detail: 0 }
+    }
+
+    fn reading(key: Key, operations: u64) -> Reading {
+        let mut value = Value {
+            target: 1,
+            foreign_target: 0,
+            foreign_hits: 0,
+            labelled: 1,
+            operations: [0; STATUS_SLOTS],
+            records: [0; STATUS_SLOTS],
+            bytes: 10 * operations,
+            duration_ns: 0,
+            buckets: [0; bucket::COUNT],
+        };
+        value.operations[0] = operations;
+        Reading { key, value, sizes: None }
+    }
+
+    fn labels(topic: &str) -> Option<Labels> {
+        Some(Labels {
+            role: Role::Agent,
+            instance_id: "a".into(),
+            group: String::new(),
+            topic: topic.into(),
+            partition: Some(0),
+        })
+    }
+
+    /// One collection of live values; the sums of operations by topic.
+    fn collect(ledger: &mut Ledger, now: Instant, live: &[(Key, u64, &str)]) -> Vec<(String, u64)> {
+        ledger.begin();
+        for (key, operations, topic) in live {
+            assert!(ledger.add(&reading(*key, *operations), now, || labels(topic)));
+        }
+        totals(&ledger.finish(now))
+    }
+
+    fn totals(sites: &[SiteSum]) -> Vec<(String, u64)> {
+        let topic = |site: &SiteSum| site.key.labels.as_ref().map_or("overflow", |l| &l.topic).to_owned();
+        sites.iter().map(|site| (topic(site), site.counts.operations[0])).collect()
+    }
+
+    #[test]
+    fn invariant_9_a_total_outlives_its_process_and_goes_on_with_the_next() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        assert_eq!(collect(&mut ledger, start, &[(key(1, 1), 5, "t")]), [("t".to_owned(), 5)]);
+        ledger.begin();
+        assert!(ledger.fold(&reading(key(1, 1), 7), start, || unreachable!("the labels are known")));
+        assert_eq!(totals(&ledger.finish(start)), [("t".to_owned(), 7)]);
+        assert_eq!(collect(&mut ledger, start, &[]), [("t".to_owned(), 7)]);
+        // The next process has the same labels, and two of its scopes are equal.
+        let live = [(key(2, 1), 1, "t"), (key(2, 2), 2, "t")];
+        assert_eq!(collect(&mut ledger, start, &live), [("t".to_owned(), 10)]);
+    }
+
+    #[test]
+    fn a_label_set_is_dropped_fifteen_minutes_after_its_last_process() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        ledger.begin();
+        assert!(ledger.fold(&reading(key(1, 1), 7), start, || labels("t")));
+        ledger.finish(start);
+        let almost = start + KEPT_AFTER_EXIT - Duration::from_secs(1);
+        assert_eq!(collect(&mut ledger, almost, &[]).len(), 1);
+        assert_eq!(collect(&mut ledger, start + KEPT_AFTER_EXIT, &[]).len(), 0);
+        assert_eq!(
+            collect(&mut ledger, start + KEPT_AFTER_EXIT, &[(key(2, 1), 3, "t")]),
+            [("t".to_owned(), 3)]
+        );
+    }
+
+    #[test]
+    fn values_without_labels_are_not_served() {
+        let (mut ledger, now) = (Ledger::default(), Instant::now());
+        ledger.begin();
+        assert!(!ledger.add(&reading(key(1, 1), 7), now, || None));
+        assert!(!ledger.fold(&reading(key(1, 1), 7), now, || None));
+        assert!(ledger.finish(now).is_empty());
+    }
+
+    #[test]
+    fn label_sets_past_the_limit_share_one_series_for_good() {
+        let (mut ledger, now) = (Ledger::default(), Instant::now());
+        let topics: Vec<String> = (0..LABEL_SETS_MAX + 2).map(|i| format!("t{i:05}")).collect();
+        let live: Vec<(Key, u64, &str)> =
+            topics.iter().zip(1u64..).map(|(topic, scope)| (key(1, scope), 1, topic.as_str())).collect();
+        let sums = collect(&mut ledger, now, &live);
+        assert_eq!(sums.len(), LABEL_SETS_MAX + 1);
+        assert!(sums.contains(&("overflow".to_owned(), 2)));
+        // Once there is room again, who is in the overflow series stays there.
+        let later = now + KEPT_AFTER_EXIT;
+        let sums = collect(&mut ledger, later, &live[LABEL_SETS_MAX..]);
+        assert_eq!(sums, [("overflow".to_owned(), 2)]);
+    }
+}

@@ -1,0 +1,100 @@
+//! Processes that a trial starts: this executable again, told by an environment variable what to do.
+
+use std::env;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use streamhouse_hooks::{Instance, Role, Started, Write as WriteEvent};
+
+use crate::observer::Observer;
+
+const ROLE: &str = "STREAMHOUSE_KERNEL_TEST_CHILD";
+/// A child that nobody ends is gone after this.
+const LIFETIME: Duration = Duration::from_secs(60);
+
+/// Plays the role of a child, if this process is one.
+pub(crate) fn run() -> bool {
+    let Ok(role) = env::var(ROLE) else { return false };
+    match role.as_str() {
+        "probe" => probe(),
+        "writer" => writer(),
+        _ => panic!("no such role: {role}"),
+    }
+    true
+}
+
+/// Attaches to the raw sites, says so, and waits to be killed.
+fn probe() {
+    let observer = Observer::new();
+    let _link = observer.attach_raw(1);
+    println!("attached");
+    thread::sleep(LIFETIME);
+}
+
+/// Fires `write` as often as each line of its input says, and answers each line.
+fn writer() {
+    let scope = Instance::new(Role::Agent, "child", "").scope("fold", Some(3));
+    for line in io::stdin().lines() {
+        let times: u64 = line.expect("input is text").parse().expect("a number");
+        for _ in 0..times {
+            let event = WriteEvent { records: 2, bytes: 10, started: Started::UNTIMED, status: 0 };
+            streamhouse_hooks::write(&scope, event);
+        }
+        println!("done");
+    }
+}
+
+/// A child, killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Process {
+    pub(crate) fn start(role: &str) -> Process {
+        Process::start_from(Path::new("/proc/self/exe"), role)
+    }
+
+    /// Starts a copy of this executable.
+    pub(crate) fn start_from(executable: &Path, role: &str) -> Process {
+        let mut child = Command::new(executable)
+            .env(ROLE, role)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this executable can be started");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        Process { child, output }
+    }
+
+    /// Waits for a line.
+    pub(crate) fn expect(&mut self, line: &str) {
+        let mut said = String::new();
+        self.output.read_line(&mut said).expect("its output can be read");
+        assert_eq!(said.trim_end(), line);
+    }
+
+    /// Has a writer fire.
+    pub(crate) fn fire(&mut self, times: u64) {
+        let input = self.child.stdin.as_mut().expect("piped");
+        writeln!(input, "{times}").expect("it reads its input");
+        self.expect("done");
+    }
+
+    /// Ends it as `kill -9` does, and waits until it is gone.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it can be waited for");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // After `kill` there is nothing left to end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,192 @@
+//! Sites of this test's own, whose six arguments can be anything.
+
+use std::fs;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+
+use streamhouse_abi::limits::{GROUP_BYTES_MAX, INSTANCE_ID_BYTES_MAX, TOPIC_BYTES_MAX};
+use streamhouse_abi::{Owner, Role, ScopeHead, Site};
+use streamhouse_probe::attach::SiteOffsets;
+
+// Written out instead of taken from the hooks, which keep arguments honest: the six arguments of a C function are
+// already in the registers that a site promises.
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!(
+    ".pushsection .text",
+    ".globl streamhouse_raw_send; streamhouse_raw_send: .byte 0x0f, 0x1f, 0x44, 0x00, 0x00; ret",
+    ".globl streamhouse_raw_flush; streamhouse_raw_flush: .byte 0x0f, 0x1f, 0x44, 0x00, 0x00; ret",
+    ".globl streamhouse_raw_poll; streamhouse_raw_poll: .byte 0x0f, 0x1f, 0x44, 0x00, 0x00; ret",
+    ".globl streamhouse_raw_write; streamhouse_raw_write: .byte 0x0f, 0x1f, 0x44, 0x00, 0x00; ret",
+    ".globl streamhouse_raw_object; streamhouse_raw_object: .byte 0x0f, 0x1f, 0x44, 0x00, 0x00; ret",
+    ".globl streamhouse_raw_commit; streamhouse_raw_commit: .byte 0x0f, 0x1f, 0x44, 0x00, 0x00; ret",
+    ".popsection",
+);
+#[cfg(target_arch = "aarch64")]
+std::arch::global_asm!(
+    ".pushsection .text",
+    ".globl streamhouse_raw_send; streamhouse_raw_send: nop; ret",
+    ".globl streamhouse_raw_flush; streamhouse_raw_flush: nop; ret",
+    ".globl streamhouse_raw_poll; streamhouse_raw_poll: nop; ret",
+    ".globl streamhouse_raw_write; streamhouse_raw_write: nop; ret",
+    ".globl streamhouse_raw_object; streamhouse_raw_object: nop; ret",
+    ".globl streamhouse_raw_commit; streamhouse_raw_commit: nop; ret",
+    ".popsection",
+);
+
+type RawSite = extern "C" fn(u64, u64, u64, u64, u64, u64);
+
+unsafe extern "C" {
+    safe fn streamhouse_raw_send(
+        topic: u64,
+        records: u64,
+        bytes: u64,
+        duration: u64,
+        status: u64,
+        detail: u64,
+    );
+    safe fn streamhouse_raw_flush(
+        topic: u64,
+        records: u64,
+        bytes: u64,
+        duration: u64,
+        status: u64,
+        detail: u64,
+    );
+    safe fn streamhouse_raw_poll(
+        topic: u64,
+        records: u64,
+        bytes: u64,
+        duration: u64,
+        status: u64,
+        detail: u64,
+    );
+    safe fn streamhouse_raw_write(
+        topic: u64,
+        records: u64,
+        bytes: u64,
+        duration: u64,
+        status: u64,
+        detail: u64,
+    );
+    safe fn streamhouse_raw_object(
+        topic: u64,
+        records: u64,
+        bytes: u64,
+        duration: u64,
+        status: u64,
+        detail: u64,
+    );
+    safe fn streamhouse_raw_commit(
+        topic: u64,
+        records: u64,
+        bytes: u64,
+        duration: u64,
+        status: u64,
+        detail: u64,
+    );
+}
+
+/// In the file, unlike a zeroed static elsewhere.
+#[unsafe(link_section = ".probes")]
+static SEMAPHORES: [AtomicU16; Site::ALL.len()] = [const { AtomicU16::new(0) }; Site::ALL.len()];
+
+fn function(site: Site) -> RawSite {
+    match site {
+        Site::Send => streamhouse_raw_send,
+        Site::Flush => streamhouse_raw_flush,
+        Site::Poll => streamhouse_raw_poll,
+        Site::Write => streamhouse_raw_write,
+        Site::Object => streamhouse_raw_object,
+        Site::Commit => streamhouse_raw_commit,
+    }
+}
+
+/// How often each site is attached.
+pub(crate) fn semaphores() -> Vec<u16> {
+    SEMAPHORES.iter().map(|semaphore| semaphore.load(Ordering::Relaxed)).collect()
+}
+
+/// Where the sites are in this executable's file.
+pub(crate) fn sites() -> Vec<SiteOffsets> {
+    let place = |site: Site| SiteOffsets {
+        site,
+        offset: file_offset(function(site) as usize as u64),
+        semaphore_offset: file_offset(&raw const SEMAPHORES[site as usize] as u64),
+    };
+    Site::ALL.into_iter().map(place).collect()
+}
+
+/// The place in its file of what is mapped at `address`.
+fn file_offset(address: u64) -> u64 {
+    let maps = fs::read_to_string("/proc/self/maps").expect("/proc is mounted");
+    let hex = |text: &str| u64::from_str_radix(text, 16).expect("a hexadecimal number");
+    let offset = maps.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let offset = fields.nth(1)?;
+        (hex(start) <= address && address < hex(end)).then(|| hex(offset) + address - hex(start))
+    });
+    offset.expect("the address is mapped")
+}
+
+/// What one hit passes besides its scope.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arguments {
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    pub(crate) duration_ns: u64,
+    pub(crate) status: u64,
+    pub(crate) particular: u64,
+}
+
+/// Hits a site.
+pub(crate) fn hit_at(site: Site, topic: u64, with: Arguments) {
+    function(site)(topic, with.records, with.bytes, with.duration_ns, with.status, with.particular);
+}
+
+/// A scope as hooks make it, except that everything can be changed.
+pub(crate) struct RawScope {
+    memory: Box<Memory>,
+    _owner: Box<Owner>,
+}
+
+#[repr(C)]
+struct Memory {
+    head: ScopeHead,
+    topic: [u8; TOPIC_BYTES_MAX + 1],
+}
+
+/// Scope ids are never reused within a process.
+static SCOPES: AtomicU64 = AtomicU64::new(1 << 32);
+/// What this process calls itself in its raw scopes.
+pub(crate) const NONCE: u64 = 0x5eed;
+
+impl RawScope {
+    pub(crate) fn new(topic: &str) -> RawScope {
+        let mut owner =
+            Box::new(Owner { instance_id: [0; INSTANCE_ID_BYTES_MAX + 1], group: [0; GROUP_BYTES_MAX + 1] });
+        owner.instance_id[..3].copy_from_slice(b"raw");
+        let head = ScopeHead {
+            nonce: NONCE,
+            scope_id: SCOPES.fetch_add(1, Ordering::Relaxed),
+            owner: &raw const *owner as u64,
+            partition: 7,
+            role: Role::Producer as u32,
+        };
+        let mut memory = Box::new(Memory { head, topic: [0; TOPIC_BYTES_MAX + 1] });
+        memory.topic[..topic.len()].copy_from_slice(topic.as_bytes());
+        RawScope { memory, _owner: owner }
+    }
+
+    pub(crate) fn head(&mut self) -> &mut ScopeHead {
+        &mut self.memory.head
+    }
+
+    /// What a site passes.
+    pub(crate) fn topic(&self) -> u64 {
+        self.memory.topic.as_ptr() as u64
+    }
+
+    pub(crate) fn hit(&self, site: Site, with: Arguments) {
+        hit_at(site, self.topic(), with);
+    }
+}
