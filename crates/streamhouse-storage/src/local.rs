@@ -27,6 +27,8 @@ const WRITE_SLICES: usize = 1024;
 /// An object that exists is never overwritten when the caller asks for its creation. A put that fails or is cut short by a
 /// crash may leave a part of the object under its key; nobody reads it, since it was never committed (invariant 5).
 ///
+/// Blocks for as long as the directory takes to sync; meant for a process's start.
+///
 /// # Errors
 ///
 /// `Open`, kind `Unavailable`, when the directory cannot be made or used.

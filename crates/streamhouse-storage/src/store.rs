@@ -58,7 +58,8 @@ impl SegmentStore {
         let key = Path::from(segment.object.as_str());
         let put = self.objects.put_opts(&key, segment.payload.clone(), PutMode::Create.into()).await;
         let stored = put.map(drop).map_err(|error| StorageError::of_store("store", &segment.object, error));
-        self.tell(Operation::Put, started, segment.bytes, stored)
+        let bytes = if stored.is_ok() { segment.bytes } else { 0 };
+        self.tell(Operation::Put, started, bytes, stored)
     }
 
     /// Removes an object. One that is not there counts as removed.
@@ -86,7 +87,7 @@ impl SegmentStore {
         // `get_ranges` is one hop to a blocking thread on local files, `get_range` two.
         let ranges = self.objects.get_ranges(&Path::from(object), slice::from_ref(&range)).await;
         let got = match ranges.map(|mut ranges| ranges.pop().unwrap_or_default()) {
-            Ok(bytes) if bytes.len() as u64 == range.end - range.start => Ok(bytes),
+            Ok(bytes) if bytes.len() as u64 == range.end.saturating_sub(range.start) => Ok(bytes),
             Ok(bytes) => Err(ends_early(object, range.start + bytes.len() as u64, range.end)),
             Err(error) => Err(StorageError::of_store("read", object, error)),
         };

@@ -76,14 +76,13 @@ impl RangeReader {
         if offset == self.offset {
             return;
         }
-        let open = self.open.take();
         self.broken = None;
-        if offset < self.offset {
+        let open = self.open.take().filter(|_| (self.offset..self.next.offset).contains(&offset));
+        if open.is_none() && offset < self.next.offset {
             self.window = Bytes::new();
             self.next = BatchStart { position: self.location.position, offset: self.location.base_offset };
-        } else if offset < self.next.offset {
-            self.open = open;
         }
+        self.open = open;
         self.offset = offset;
     }
 
@@ -148,6 +147,7 @@ impl RangeReader {
             }
             self.open = None;
         }
+        debug_assert!(self.next.offset <= self.offset, "a batch in between was left out");
         while !self.window.is_empty() {
             let header = self.check_batch().map_err(|problem| self.problem(problem))?;
             let position = self.next.position;

@@ -330,15 +330,16 @@ fn an_offset_outside_the_range_is_refused() {
     assert!(reader.is_at_end());
 }
 
-/// A batch of two records, the second of which a writer with a defect has framed wrongly under a right checksum.
-fn half_broken_batch() -> Bytes {
+/// A batch of three records, the second of which a writer with a defect has numbered wrongly under a right checksum.
+fn broken_batch() -> Bytes {
     let mut batch = BytesMut::from(&batches(0, &[1], 0)[0][..]);
     assert_eq!(BatchHeader::check(&batch).unwrap().records, 1);
     batch.put_slice(&[12, 0, 0, 8, 1, 0, 0]);
+    batch.put_slice(&[12, 0, 0, 4, 1, 0, 0]);
     let length = batch.len() as i32 - 12;
     batch[8..12].copy_from_slice(&length.to_be_bytes());
-    batch[23..27].copy_from_slice(&1_i32.to_be_bytes());
-    batch[57..61].copy_from_slice(&2_i32.to_be_bytes());
+    batch[23..27].copy_from_slice(&2_i32.to_be_bytes());
+    batch[57..61].copy_from_slice(&3_i32.to_be_bytes());
     let checksum = crc32c::crc32c(&batch[21..]);
     batch[17..21].copy_from_slice(&checksum.to_be_bytes());
     batch.freeze()
@@ -348,8 +349,8 @@ fn half_broken_batch() -> Bytes {
 async fn a_broken_record_stops_the_reader_and_nothing_is_skipped() {
     let objects = Arc::new(Watched::default());
     let mut builder = SegmentBuilder::new();
-    let mut given = vec![half_broken_batch()];
-    given.extend(batches(2, &[3], 0));
+    let mut given = vec![broken_batch()];
+    given.extend(batches(3, &[3], 0));
     builder.add(orders(), 0, given).unwrap();
     let range = put(&objects, &[builder.finish(SegmentId(1))]).await.remove(0);
     let mut reader = PartitionReader::new(objects.store(), orders());
@@ -363,9 +364,12 @@ async fn a_broken_record_stops_the_reader_and_nothing_is_skipped() {
         assert!(error.to_string().contains("record 1 of a batch is malformed"), "{error}");
         assert_eq!(reader.offset(), Some(1));
     }
-    // Who wants to go on says so.
+    // Who wants to go on says so, also within the same batch.
     reader.open(range, 2).unwrap();
-    assert_eq!(read_all(&mut reader, 10).await.unwrap(), expected(2..5, 0));
+    let read = read_all(&mut reader, 10).await.unwrap();
+    assert_eq!(read[0].1.key, None);
+    assert_eq!(read[0].0, 2);
+    assert_eq!(read[1..], expected(3..6, 0));
 }
 
 proptest! {
