@@ -20,6 +20,8 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(200);
 const POLL_RECORDS: usize = 10_000;
 /// What goes wrong for a while is tried again for this long before the run ends.
 const RETRY_FOR: Duration = Duration::from_secs(30);
+/// A rate over less time, such as that of a single poll, would say nothing.
+const RATE_SECONDS_MIN: f64 = 0.01;
 
 /// What to read.
 #[derive(Debug, Args)]
@@ -254,7 +256,7 @@ fn record_bytes(record: &ConsumedRecord) -> u64 {
 
 fn summary(report: &ConsumeReport) -> String {
     let total = format!("{} records ({})", report.records, human_bytes(report.bytes as f64));
-    if report.seconds == 0.0 {
+    if report.seconds < RATE_SECONDS_MIN {
         return total;
     }
     let per_second = human_bytes(report.bytes as f64 / report.seconds);
