@@ -1,5 +1,7 @@
 //! Processes that die or fail in the middle. The test starts itself once more as the process that does.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{BufRead, BufReader, Lines};
 use std::path::Path;

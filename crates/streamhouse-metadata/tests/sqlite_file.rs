@@ -1,5 +1,7 @@
 //! One file, several handles; and files that cannot be used: each is refused with a sentence that says what to do.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -59,7 +59,9 @@ pub(super) const SELECT_OUTCOME: &str = "
     WHERE s.id = ?1
     ORDER BY j.key";
 
-/// The ranges of a partition are dense, so the one that holds an offset is the last that begins at or below it.
+/// The ranges of a partition are dense, so the one that holds an offset is the last that begins at or below it. A limit
+/// that is a bare parameter would have SQLite prepare the statement anew at every call, in case it plans better for the
+/// new value.
 pub(super) const SELECT_RANGES: &str = "
     SELECT s.id, s.object, r.base_offset, r.end_offset, r.position, r.bytes, r.index_position, r.index_bytes,
            s.committed_ms
@@ -67,13 +69,14 @@ pub(super) const SELECT_RANGES: &str = "
     CROSS JOIN partitions p ON p.topic_id = t.id AND p.partition = ?2
     CROSS JOIN segment_ranges r
             ON r.topic_id = p.topic_id AND r.partition = p.partition AND ?3 < p.high_watermark
-           AND r.base_offset >= (SELECT max(base_offset) FROM segment_ranges
+           AND r.base_offset >= (SELECT base_offset FROM segment_ranges
                                  WHERE topic_id = p.topic_id AND partition = p.partition
-                                   AND base_offset <= max(?3, p.log_start))
+                                   AND base_offset <= max(?3, p.log_start)
+                                 ORDER BY base_offset DESC LIMIT 1)
     CROSS JOIN segments s ON s.seq = r.segment
     WHERE t.name = ?1
     ORDER BY r.base_offset
-    LIMIT ?4";
+    LIMIT 0 + ?4";
 
 #[async_trait]
 impl Segments for SqliteMetadataStore {

@@ -59,7 +59,7 @@ pub(crate) async fn acquire(store: &dyn MetadataStore, holder: &str) -> Vec<Leas
 pub(crate) async fn expire(store: &dyn MetadataStore, holder: &str, at: &TopicPartition, epoch: u64) {
     let lease = [(at.clone(), epoch)];
     let renewed = store.renew_leases(&agent(holder), &lease, Duration::from_millis(1)).await.unwrap();
-    assert_eq!(renewed, [at.clone()], "only a lease that holds can be made to run out");
+    assert_eq!(renewed, std::slice::from_ref(at), "only a lease that holds can be made to run out");
     while store.partitions(&at.topic).await.unwrap()[at.partition as usize].holder.is_some() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
