@@ -80,7 +80,7 @@ async fn offsets_go_on_after_a_restart() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_answers_what_is_under_way_and_gives_the_leases_back() {
     let log = Log::new(1).await;
-    let (agent, faults) = log.faulty_agent().await;
+    let (agent, faults) = log.faulty_agent(&[]).await;
     let client = Client::connect(agent.grpc_address()).await;
     faults.puts([PutFault::SlowUntilTold]);
     let send = |batch| {
@@ -90,7 +90,7 @@ async fn a_shutdown_answers_what_is_under_way_and_gives_the_leases_back() {
     let in_flight = send(stamped(0, 9, 0, "in flight"));
     faults.met.notified().await;
     let waits = send(stamped(0, 9, 1, "waits"));
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    client.round_trips().await;
 
     let grpc_address = agent.grpc_address();
     let shutdown = tokio::spawn(agent.shutdown());

@@ -213,3 +213,26 @@ async fn a_lease_that_was_lost_is_taken_anew_and_offsets_go_on() {
     assert_eq!(log.values(0).await, ["0", "1"]);
     agent.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn producers_wait_while_the_agent_is_full_and_all_are_served() {
+    let log = Log::new(1).await;
+    // Room for two requests of full size; a dozen is sent while nothing is stored.
+    let (agent, faults) = log.faulty_agent(&["--unflushed-bytes-max", "18MiB"]).await;
+    let client = Client::connect(agent.grpc_address()).await;
+    faults.puts([support::faults::PutFault::SlowUntilTold]);
+    let most = large(0, BATCH_BYTES_MAX - 4096);
+    let sent: Vec<_> = (0..12)
+        .map(|_| {
+            let (client, request) = (client.clone(), vec![most.clone(); 7]);
+            tokio::spawn(async move { client.produce(request).await })
+        })
+        .collect();
+    faults.met.notified().await;
+    faults.told.notify_one();
+    for sent in sent {
+        assert!(sent.await.unwrap().iter().all(|result| kind(result).is_none()));
+    }
+    assert_eq!(log.read(0).await.len(), 84);
+    agent.shutdown().await;
+}

@@ -4,7 +4,11 @@
 
 /// Version 1 of the protocol.
 pub mod v1 {
-    #![expect(missing_docs, reason = "generated; the .proto file documents every item")]
+    #![expect(
+        missing_docs,
+        clippy::allow_attributes_without_reason,
+        reason = "generated; the .proto file documents every item"
+    )]
     tonic::include_proto!("streamhouse.v1");
 }
 

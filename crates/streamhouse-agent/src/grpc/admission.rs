@@ -82,4 +82,36 @@ mod tests {
         drop(admission);
         assert_eq!(room.available_permits(), MESSAGE_BYTES_MAX);
     }
+
+    /// Gives the request's admission back as its response.
+    #[derive(Clone)]
+    struct Inner;
+
+    impl Service<http::Request<()>> for Inner {
+        type Response = Arc<Admission>;
+        type Error = ();
+        type Future = std::future::Ready<Result<Arc<Admission>, ()>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, mut request: http::Request<()>) -> Self::Future {
+            std::future::ready(request.extensions_mut().remove().ok_or(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_wait_while_there_is_no_room() {
+        let mut service = Admitting::new(Inner, 2 * MESSAGE_BYTES_MAX as u32);
+        let first = service.call(http::Request::new(())).await.unwrap();
+        let mut first = Arc::into_inner(first).unwrap();
+        let _second = service.call(http::Request::new(())).await.unwrap();
+        let mut third = service.call(http::Request::new(()));
+        assert!(futures::poll!(&mut third).is_pending());
+        first.shrink(1);
+        assert!(futures::poll!(&mut third).is_pending());
+        drop(first);
+        assert!(third.await.is_ok());
+    }
 }

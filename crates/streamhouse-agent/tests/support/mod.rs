@@ -1,6 +1,7 @@
 //! A log in a temporary directory, and what tests do with it.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 pub(crate) mod faults;
 
@@ -71,14 +72,14 @@ impl Log {
         Agent::start(self.config(&[])).await.unwrap()
     }
 
-    /// An agent on this log whose stores fail when told to, with leases of a second.
-    pub(crate) async fn faulty_agent(&self) -> (Agent, Arc<faults::Faults>) {
+    /// An agent on this log whose stores fail when told to.
+    pub(crate) async fn faulty_agent(&self, flags: &[&str]) -> (Agent, Arc<faults::Faults>) {
         let faults = Arc::new(faults::Faults::default());
         let metadata = faults::FaultyMetadata::new(self.metadata.clone(), Arc::clone(&faults));
         let objects = open_local(&self.objects_path()).unwrap();
         let objects = faults::FaultyObjects::new(objects, Arc::clone(&faults));
-        let config = self.config(&["--lease-term", "1s", "--heartbeat-interval", "300ms"]);
-        let agent = Agent::start_with(config, Arc::new(metadata), Arc::new(objects)).await.unwrap();
+        let agent =
+            Agent::start_with(self.config(flags), Arc::new(metadata), Arc::new(objects)).await.unwrap();
         (agent, faults)
     }
 
@@ -151,6 +152,13 @@ impl Client {
     pub(crate) async fn try_one(&self, batch: ProduceBatch) -> Option<BatchResult> {
         let response = self.0.clone().produce(ProduceRequest { batches: vec![batch] }).await;
         response.ok().map(|response| response.into_inner().results.remove(0))
+    }
+
+    /// Asks for nothing a few times: what was sent before on this connection has reached the agent then.
+    pub(crate) async fn round_trips(&self) {
+        for _ in 0..20 {
+            self.produce(Vec::new()).await;
+        }
     }
 
     /// Sends a batch until it is stored, as a producer does; its first offset.
