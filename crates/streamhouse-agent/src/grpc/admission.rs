@@ -2,7 +2,7 @@
 //!
 //! A request is let in, and its body read, only when there is room for a message of full size; once its size is known the
 //! rest is given back, and its share when its last batch is answered. Requests that wait are not read: their producers
-//! are stopped by HTTP/2's windows.
+//! are stopped by HTTP/2's windows, each by that of its own stream.
 
 use futures::future::BoxFuture;
 use std::sync::Arc;

@@ -15,15 +15,16 @@ use streamhouse_proto::v1::agent_server::AgentServer;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 
-/// What one connection may send before the agent reads it: two full requests fit, so that a producer is never held up by
-/// a round trip.
+/// What one connection may send before the agent reads it: two full requests, so that a producer is never held up by a
+/// round trip.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// What one request may send before the agent reads it: a full request.
-const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+/// Requests under way on one connection; more wait in the producer.
+const STREAMS_MAX: u32 = 64;
+/// What one request may send before the agent reads it: its share of the connection's window. Were it more, requests that
+/// are not let in yet could fill the connection's window, and those that are would wait for their own bodies for ever.
+const STREAM_WINDOW_BYTES: u32 = CONNECTION_WINDOW_BYTES / STREAMS_MAX;
 /// Largest HTTP/2 frame: fewer, larger frames cost less than the default of 16 KiB.
-const FRAME_BYTES_MAX: u32 = 256 << 10;
-/// Requests under way on one connection.
-const STREAMS_MAX: u32 = 256;
+const FRAME_BYTES_MAX: u32 = 64 << 10;
 /// How often a silent connection is asked whether its peer lives.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// How long the peer may take to answer that.
