@@ -46,7 +46,7 @@ pub fn site(ctx: ProbeContext) -> u32 {
         // The first of its kind on this CPU: enough to be seen, never a flood.
         warn!(
             &ctx,
-            "refused a hit of pid {}: site {}, target {}, counter {}",
+            "refused a hit of pid {}: site {}, target {}, reason {}",
             hit.tgid,
             hit.site,
             hit.target,

@@ -29,6 +29,7 @@ pub fn entry<K, V>(
     if let Some(value) = map.get_ptr_mut(key) {
         return Ok(value);
     }
+    let zero = zero.get(0).ok_or(Counter::MapFull)?;
     let held = held(process(tgid)?);
     // SAFETY: `held` points into a value of `PROCESSES`, here and below.
     if unsafe { atomic::fetch_add(held, 1) } >= u64::from(share) {
@@ -36,7 +37,6 @@ pub fn entry<K, V>(
         unsafe { atomic::add(held, MINUS_ONE) };
         return Err(Counter::OverShare);
     }
-    let zero = zero.get(0).ok_or(Counter::MapFull)?;
     if let Err(error) = map.insert(key, zero, u64::from(BPF_NOEXIST)) {
         // SAFETY: see above.
         unsafe { atomic::add(held, MINUS_ONE) };

@@ -39,7 +39,9 @@ pub enum LoadError {
     #[error("this is not the probe's kernel program: {0}; build it anew with `cargo xtask build-ebpf`")]
     Foreign(String),
     /// The kernel could not make the maps.
-    #[error("the kernel cannot make the program's maps: {0}; they take about 40 MB of locked memory")]
+    #[error(
+        "the kernel cannot make the program's maps: {0}; they take 25 MiB of this process's memory limit"
+    )]
     Maps(String),
     /// The kernel does not take the program's type information.
     #[error(

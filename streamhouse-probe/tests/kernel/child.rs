@@ -7,9 +7,10 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use streamhouse_hooks::{Instance, Role, Started, Write as WriteEvent};
+use streamhouse_hooks::{Instance, Role, Site, Started, Write as WriteEvent};
 
 use crate::observer::Observer;
+use crate::raw::{Arguments, RawScope};
 
 const ROLE: &str = "STREAMHOUSE_KERNEL_TEST_CHILD";
 /// A child that nobody ends is gone after this.
@@ -21,6 +22,7 @@ pub(crate) fn run() -> bool {
     match role.as_str() {
         "probe" => probe(),
         "writer" => writer(),
+        "nameless" => nameless(),
         _ => panic!("no such role: {role}"),
     }
     true
@@ -34,15 +36,28 @@ fn probe() {
     thread::sleep(LIFETIME);
 }
 
-/// Fires `write` as often as each line of its input says, and answers each line.
+/// Fires the hook `write`.
 fn writer() {
     let scope = Instance::new(Role::Agent, "child", "").scope("fold", Some(3));
+    fire_as_told(|| {
+        let event = WriteEvent { records: 2, bytes: 10, started: Started::UNTIMED, status: 0 };
+        streamhouse_hooks::write(&scope, event);
+    });
+}
+
+/// Hits the raw `write` with a scope whose labels cannot be read.
+fn nameless() {
+    let mut scope = RawScope::new("nameless");
+    scope.head().owner = 8;
+    let with = Arguments { records: 1, bytes: 1, duration_ns: 1, status: 0, particular: 0 };
+    fire_as_told(|| scope.hit(Site::Write, with));
+}
+
+/// Fires as often as each line of the input says, and answers each line.
+fn fire_as_told(fire: impl Fn()) {
     for line in io::stdin().lines() {
         let times: u64 = line.expect("input is text").parse().expect("a number");
-        for _ in 0..times {
-            let event = WriteEvent { records: 2, bytes: 10, started: Started::UNTIMED, status: 0 };
-            streamhouse_hooks::write(&scope, event);
-        }
+        (0..times).for_each(|_| fire());
         println!("done");
     }
 }
@@ -77,7 +92,7 @@ impl Process {
         assert_eq!(said.trim_end(), line);
     }
 
-    /// Has a writer fire.
+    /// Has a child fire.
     pub(crate) fn fire(&mut self, times: u64) {
         let input = self.child.stdin.as_mut().expect("piped");
         writeln!(input, "{times}").expect("it reads its input");

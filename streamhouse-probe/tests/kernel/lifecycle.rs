@@ -79,6 +79,20 @@ pub(crate) fn exited_process() {
     assert_eq!((written(&sums), entries(&sums)), (142, vec![1, 1, 1]));
 }
 
+pub(crate) fn nameless_process() {
+    let mut observer = Observer::new();
+    let _link = observer.attach_raw(1);
+    let mut nameless = Process::start("nameless");
+    nameless.fire(9);
+    let sums = observer.sums();
+    assert_eq!((sums.held_back, sums.unlabelled_operations), (1, 0));
+    nameless.kill();
+    let sums = observer.sums();
+    assert_eq!((sums.held_back, sums.unlabelled_operations), (0, 9));
+    assert!(sums.sites.is_empty());
+    assert_eq!(entries(&observer.sums()), [0, 0, 0]);
+}
+
 pub(crate) fn replaced_file() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (path, other) = (folder.path().join("binary"), folder.path().join("other"));

@@ -6,6 +6,7 @@
 mod child;
 mod exact;
 mod lifecycle;
+mod log_lines;
 mod observer;
 mod raw;
 mod red_zone;
@@ -30,12 +31,14 @@ const TRIALS: &[(&str, Body)] = &[
     ("unreadable_scopes_are_refused", refusals::bad_pointer),
     ("bins_that_do_not_add_up_are_lost_and_counted", refusals::bins_lost),
     ("a_process_gets_its_share_and_no_more", refusals::over_share),
+    ("the_first_refusal_of_its_kind_is_logged", refusals::logged),
     ("values_are_held_back_until_their_labels_can_be_read", refusals::held_back),
     ("one_file_under_two_targets_counts_once", targets::two_links),
     ("targets_found_to_be_one_go_on_as_one", targets::merged),
     ("semaphores_are_up_while_attached_only", lifecycle::semaphores),
     ("a_killed_probe_leaves_no_trace", lifecycle::killed_probe),
     ("totals_outlive_their_process", lifecycle::exited_process),
+    ("operations_of_a_process_without_labels_are_not_forgotten", lifecycle::nameless_process),
     ("what_was_opened_is_what_is_attached", lifecycle::replaced_file),
     ("a_million_hits_of_each_site_leave_locals_alone", red_zone::locals_survive),
 ];
@@ -44,6 +47,7 @@ fn main() {
     if child::run() {
         return;
     }
+    log_lines::install();
     let mut arguments = Arguments::from_args();
     // Each trial attaches to the same executable and would count the hits of the others.
     arguments.test_threads = Some(1);

@@ -1,5 +1,7 @@
 //! What is refused is counted, and spoils no sum.
 
+use std::thread;
+
 use streamhouse_abi::limits::{
     HIT_BYTES_MAX, HIT_DURATION_NS_MAX, HIT_RECORDS_MAX, PROCESS_SHARE, SCOPES_MAX, SIZES_MAX, VALUES_MAX,
 };
@@ -8,6 +10,7 @@ use streamhouse_abi::{Bin, Bins, Operation, Scope, Site, Status, bucket};
 use streamhouse_probe::collect::Sums;
 
 use crate::child::Process;
+use crate::log_lines;
 use crate::observer::{Observer, filled, of, succeeded};
 use crate::raw::{self, Arguments, RawScope};
 
@@ -71,6 +74,23 @@ pub(crate) fn bad_pointer() {
     let sums = observer.sums();
     assert_eq!(sums.counter(Counter::BadPointer), (Site::ALL.len() * addresses.len()) as u64);
     assert!(sums.sites.is_empty());
+}
+
+pub(crate) fn logged() {
+    let mut observer = Observer::new();
+    let _link = observer.attach_raw(77);
+    log_lines::take();
+    (0..1_000).for_each(|_| raw::hit_at(Site::Poll, 0, PLAIN));
+    observer.sums();
+    let lines = log_lines::take();
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    assert!((1..=cpus).contains(&lines.len()), "once on each CPU at most: {lines:?}");
+    let said = format!("refused a hit of pid {}: site 2, target 77", std::process::id());
+    assert!(lines.iter().all(|line| line.starts_with(&said)), "{lines:?}");
+    // It says it once; the counter goes on.
+    (0..1_000).for_each(|_| raw::hit_at(Site::Poll, 0, PLAIN));
+    assert_eq!(observer.sums().counter(Counter::BadPointer), 2_000);
+    assert!(lines.len() + log_lines::take().len() <= cpus);
 }
 
 /// Bins in this process's memory: the first ones as given, `len` whatever is said.
