@@ -184,8 +184,9 @@ impl LeaseKeeper {
             if leases.is_empty() {
                 return Ok(());
             }
+            tracing::info!(partitions = leases.len(), "leases granted");
             for lease in &leases {
-                tracing::info!(partition = %lease.partition, epoch = lease.epoch, "lease granted");
+                tracing::debug!(partition = %lease.partition, epoch = lease.epoch, "lease granted");
                 self.held.insert(lease.partition.clone(), Held { epoch: lease.epoch, until });
             }
             let is_last = leases.len() < ACQUIRE_MAX as usize;

@@ -4,52 +4,17 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use streamhouse_core::batch::ProducerStamp;
+use support::process::AgentProcess;
 use support::{Client, Log, batch, kind, until};
 
 const PARTITIONS: u32 = 4;
 const RECORDS_PER_BATCH: usize = 20;
 const BATCHES_PER_ROUND: u64 = 60;
 const ROUNDS: u64 = 3;
-
-/// A child that is killed when a test fails.
-struct Killed(Child);
-
-impl Killed {
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Starts the binary; where it answers gRPC, from the line that says it is ready.
-fn start(log: &Log) -> (Killed, SocketAddr) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_streamhouse-agent"));
-    command.args(log.flags(&[])).env("RUST_LOG", "info").stdin(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let child = Killed(child);
-    let address = lines.find_map(|line| {
-        let line = line.unwrap();
-        let (_, rest) = line.split_once("gRPC on ")?;
-        rest.split(',').next()?.parse().ok()
-    });
-    // The pipe stays read, so that the agent never waits for its log.
-    std::thread::spawn(move || lines.for_each(drop));
-    (child, address.unwrap())
-}
 
 /// One producer on one partition: a batch at a time, the unanswered one again after a crash.
 struct Producer {
@@ -97,7 +62,8 @@ async fn what_was_acknowledged_survives_a_kill() {
         .map(|partition| Producer { partition, next_batch: 0, acknowledged: Vec::new() })
         .collect();
     for round in 1..=ROUNDS {
-        let (mut agent, address) = start(&log);
+        let mut agent = AgentProcess::start(&log);
+        let address = agent.grpc_address;
         let acknowledged = Arc::new(AtomicU64::new(0));
         let running: Vec<_> = producers
             .drain(..)

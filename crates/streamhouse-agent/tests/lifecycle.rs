@@ -7,6 +7,7 @@ use streamhouse_agent::{Agent, StartError};
 use streamhouse_core::TopicName;
 use streamhouse_metadata::{Agents, Topics};
 use support::faults::PutFault;
+use support::process::AgentProcess;
 use support::{Client, Log, batch, get, kind, stamped, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,4 +106,16 @@ async fn a_shutdown_answers_what_is_under_way_and_gives_the_leases_back() {
     let partitions = log.metadata.partitions(&TopicName::new("orders").unwrap()).await.unwrap();
     assert_eq!(partitions[0].holder, None);
     assert!(log.metadata.agents().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_binary_ends_with_success_when_it_is_asked_to() {
+    let log = Log::new(1).await;
+    let mut agent = AgentProcess::start(&log);
+    let client = Client::connect(agent.grpc_address).await;
+    assert_eq!(client.stored(batch(0, &["a"], None)).await, 0);
+    // With a connection open.
+    assert_eq!(agent.terminate(), Some(0));
+    assert!(log.metadata.agents().await.unwrap().is_empty());
+    assert_eq!(log.values(0).await, ["a"]);
 }

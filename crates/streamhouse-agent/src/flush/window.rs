@@ -195,6 +195,8 @@ const fn distance(from: i32, to: i32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     fn batch(base_sequence: i32, records: u32, base_offset: u64) -> SequencedBatch {
         SequencedBatch { base_sequence, records, base_offset }
@@ -287,5 +289,93 @@ mod tests {
         assert_eq!(window.check(5, 1), Ok(Verdict::Next));
         assert_eq!(window.check(6, 1), Ok(Verdict::Ahead));
         assert!(matches!(window.check(i32::MAX - 20, 1), Err(SequenceError::Old { .. })));
+    }
+
+    /// What may happen to a producer's batches.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Send {
+            records: u32,
+        },
+        /// The batch this far back is sent again.
+        Resend {
+            back: usize,
+        },
+        Skip {
+            records: u32,
+        },
+        CommitOldest,
+        /// What is pending from this one on fails.
+        Fail {
+            from: usize,
+        },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (1..100_u32).prop_map(|records| Step::Send { records }),
+            3 => (0..8_usize).prop_map(|back| Step::Resend { back }),
+            1 => (1..100_u32).prop_map(|records| Step::Skip { records }),
+            4 => Just(Step::CommitOldest),
+            1 => (0..IDEMPOTENCE_WINDOW).prop_map(|from| Step::Fail { from }),
+        ]
+    }
+
+    proptest! {
+        /// Invariant 4, against a model that remembers everything. Sequences begin close to where they wrap.
+        #[test]
+        fn a_batch_is_stored_once_and_its_retries_get_its_offset(steps in vec(step(), 1..200)) {
+            let first = batch(i32::MAX - 1000, 1, 0);
+            let mut window = Window::<()>::load(&[first]);
+            let (mut log, mut pending) = (vec![first], Vec::<SequencedBatch>::new());
+            for step in steps {
+                let last = *pending.last().or(log.last()).expect("the log begins with a batch");
+                let (next_sequence, next_offset) =
+                    (sequence_after(last.base_sequence, last.records), last.base_offset + u64::from(last.records));
+                match step {
+                    Step::Send { records } if pending.len() < IDEMPOTENCE_WINDOW => {
+                        prop_assert_eq!(window.check(next_sequence, records), Ok(Verdict::Next));
+                        window.push(next_sequence, records);
+                        window.place(next_sequence, next_offset);
+                        pending.push(batch(next_sequence, records, next_offset));
+                    }
+                    Step::Send { records } => {
+                        prop_assert_eq!(window.check(next_sequence, records), Err(SequenceError::WindowFull));
+                    }
+                    Step::Resend { back } => {
+                        let Some(sent) = log.iter().chain(&pending).rev().nth(back) else { continue };
+                        let verdict = window.check(sent.base_sequence, sent.records);
+                        if back < pending.len() {
+                            prop_assert_eq!(verdict, Ok(Verdict::Pending));
+                        } else if back < pending.len() + IDEMPOTENCE_WINDOW {
+                            prop_assert_eq!(verdict, Ok(Verdict::Committed(sent.base_offset)));
+                        } else {
+                            let is_old = matches!(verdict, Err(SequenceError::Old { .. }));
+                            prop_assert!(is_old, "{:?}", verdict);
+                        }
+                    }
+                    Step::Skip { records } => {
+                        let ahead = sequence_after(next_sequence, records);
+                        prop_assert_eq!(window.check(ahead, 1), Ok(Verdict::Ahead));
+                    }
+                    Step::CommitOldest => {
+                        if !pending.is_empty() {
+                            let oldest = pending.remove(0);
+                            let state = window.state_after(1, &[oldest]);
+                            window.commit(oldest);
+                            log.push(oldest);
+                            let remembered = &log[log.len().saturating_sub(IDEMPOTENCE_WINDOW)..];
+                            prop_assert_eq!(state.batches, remembered);
+                        }
+                    }
+                    Step::Fail { from } => {
+                        if let Some(failed) = pending.get(from) {
+                            window.fail_from(failed.base_offset);
+                            pending.truncate(from);
+                        }
+                    }
+                }
+            }
+        }
     }
 }

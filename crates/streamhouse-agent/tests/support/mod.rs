@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 pub(crate) mod faults;
+pub(crate) mod process;
 
 use bytes::Bytes;
 use clap::Parser;
