@@ -1,6 +1,8 @@
 //! What the hooks are told, seen through their `tracing` events: the test has one subscriber for the whole process, so it
 //! is alone in its binary.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use futures::future::join_all;
@@ -12,12 +14,15 @@ use support::{Fault, Log};
 use tracing::field::{Field, Visit};
 use tracing::span;
 
-/// The numbers of every event of the log, by noun.
+/// An event's numbers, by name.
+type Fields = HashMap<String, u64>;
+
+/// Every event of the log: its target and its numbers.
 #[derive(Clone, Default)]
-struct Events(Arc<Mutex<Vec<(String, HashMap<String, u64>)>>>);
+struct Events(Arc<Mutex<Vec<(String, Fields)>>>);
 
 impl Events {
-    fn of(&self, noun: &str) -> Vec<HashMap<String, u64>> {
+    fn of(&self, noun: &str) -> Vec<Fields> {
         let target = format!("streamhouse::{noun}");
         let events = self.0.lock().unwrap();
         events.iter().filter(|(name, _)| *name == target).map(|(_, fields)| fields.clone()).collect()
@@ -28,7 +33,7 @@ impl Events {
     }
 }
 
-struct Numbers(HashMap<String, u64>);
+struct Numbers(Fields);
 
 impl Visit for Numbers {
     fn record_u64(&mut self, field: &Field, value: u64) {
@@ -44,7 +49,7 @@ impl tracing::Subscriber for Events {
     }
 
     fn event(&self, event: &tracing::Event<'_>) {
-        let mut numbers = Numbers(HashMap::new());
+        let mut numbers = Numbers(Fields::new());
         event.record(&mut numbers);
         self.0.lock().unwrap().push((event.metadata().target().to_owned(), numbers.0));
     }

@@ -1,5 +1,7 @@
 //! The producer against a stub agent.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use futures::future::join_all;

@@ -85,7 +85,9 @@ impl ProducerBuilder {
     }
 
     /// A batch is sealed before it would exceed this many encoded bytes; a record over it gets a batch of its own.
-    /// Default 128 KiB, at most [`BATCH_BYTES_MAX`].
+    /// Default 128 KiB, at most [`BATCH_BYTES_MAX`]. While a partition has as many batches waiting as an agent takes at
+    /// one time ([`IDEMPOTENCE_WINDOW`](streamhouse_core::limits::IDEMPOTENCE_WINDOW)), the next may grow to that maximum:
+    /// nothing is sent later for it, and a slow object store limits throughput less.
     pub fn batch_bytes(mut self, bytes: usize) -> Self {
         self.config.batch_bytes = bytes;
         self

@@ -23,7 +23,9 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use streamhouse_core::{
-    Clock, ErrorKind, TopicPartition, batch::BatchError, batch::ProducerStamp, limits::IDEMPOTENCE_WINDOW,
+    Clock, ErrorKind, TopicPartition,
+    batch::{BatchError, ProducerStamp},
+    limits::{BATCH_BYTES_MAX, IDEMPOTENCE_WINDOW, RECORD_BYTES_MAX},
 };
 use streamhouse_hooks::{Gauge, GaugeId, Instance, Scope};
 
@@ -158,14 +160,17 @@ impl Lane {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         let mut sealed = false;
-        if state.open.as_ref().is_some_and(|open| !open.fits(record, config.batch_bytes)) {
+        // A window that is full has to be answered first: what a longer batch collects meanwhile goes out with the next.
+        let backlog = state.sealed.len() >= IDEMPOTENCE_WINDOW;
+        let batch_bytes = if backlog { BATCH_BYTES_MAX } else { config.batch_bytes };
+        if state.open.as_ref().is_some_and(|open| !open.fits(record, batch_bytes)) {
             sealed = self.seal_open(state);
         }
         let mut open = state.open.take().unwrap_or_else(|| {
             OpenBatch::new(self.partition.clone(), config.compression, state.last_size, clock)
         });
         let pushed = open.push(record, sent_ns, cost_bytes);
-        let full = open.records() >= config.batch_records || open.encoded_bytes() >= config.batch_bytes;
+        let full = open.records() >= config.batch_records || open.encoded_bytes() >= batch_bytes;
         if open.records() > 0 {
             state.open = Some(open);
         }
@@ -421,7 +426,6 @@ fn first_stamp(producer_id: u64) -> ProducerStamp {
 
 /// The error of a record that fits no batch, before it waits for room it would never get.
 pub(crate) fn check_size(record: &NewRecord<'_>, buffer_bytes: usize) -> Result<usize> {
-    use streamhouse_core::limits::RECORD_BYTES_MAX;
     let cost = record.cost_bytes();
     if cost > RECORD_BYTES_MAX {
         let headers: usize = record.headers.iter().map(|header| header.name.len() + header.value.len()).sum();
@@ -437,3 +441,6 @@ pub(crate) fn check_size(record: &NewRecord<'_>, buffer_bytes: usize) -> Result<
     }
     Ok(cost)
 }
+
+#[cfg(test)]
+mod tests;

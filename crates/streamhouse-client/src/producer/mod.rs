@@ -25,6 +25,11 @@ use streamhouse_core::{Partition, Record};
 /// stored in the order in which they were accepted, also when a batch has to be sent again, and a batch that is sent
 /// again is stored once.
 ///
+/// Every accepted record ends acknowledged or failed, within the delivery timeout. When a batch fails for good after it was
+/// sent, those of its partition that were sent behind it and are not acknowledged fail with it
+/// ([`Abandoned`](crate::ClientError::Abandoned)): sent again by themselves, they could be stored twice or out of order.
+/// Later records of the partition go on.
+///
 /// **What happens when it is dropped**: records that were accepted are still sent, in the background, as long as the
 /// tokio runtime runs; their deliveries resolve. A runtime that shuts down before that fails the rest with
 /// [`Closed`](crate::ClientError::Closed) and logs an error with their number. Call [`close`](Self::close) to wait.

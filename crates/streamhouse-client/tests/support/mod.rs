@@ -1,6 +1,7 @@
 //! A log small enough for a test: SQLite, a local directory, and an agent that misbehaves when told.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of what is here")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use streamhouse_core::batch::{BatchBuilder, BatchHeader, Compression, RecordIter
 use streamhouse_core::{AgentId, ErrorKind, Record, SegmentId, TopicName, TopicPartition};
 use streamhouse_hooks::{Instance, Role};
 use streamhouse_metadata::{
-    Agents, Flush, FlushRange, Leases, RangeOutcome, Segments, SqliteMetadataStore, Topics,
+    Agents, Flush, FlushRange, Leases, RangeOutcome, Segments, SequencedBatch, SqliteMetadataStore, Topics,
 };
 use streamhouse_proto::v1::agent_server::{Agent, AgentServer};
 use streamhouse_proto::v1::{BatchResult, ProduceRequest, ProduceResponse};
@@ -162,8 +163,8 @@ pub struct Writer {
 #[derive(Default)]
 struct State {
     epochs: HashMap<TopicPartition, u64>,
-    /// Per producer and partition: base sequences received, their records and offsets.
-    sequences: HashMap<(u64, TopicPartition), Vec<(i32, u32, u64)>>,
+    /// What was received, per producer and partition.
+    sequences: HashMap<(u64, TopicPartition), Vec<SequencedBatch>>,
     segments: u128,
     requests: u64,
     request_batches: Vec<usize>,
@@ -258,12 +259,12 @@ impl Writer {
             }
             let stamp = header.producer.expect("a producer stamps its batches");
             let known = state.sequences.entry((stamp.producer_id, partition.clone())).or_default();
-            if let Some((_, records, offset)) = known.iter().find(|(base, ..)| *base == stamp.base_sequence) {
-                assert_eq!(*records, header.records, "a retry is the very batch");
-                results.push(BatchResult { base_offset: *offset, ..BatchResult::default() });
+            if let Some(before) = known.iter().find(|batch| batch.base_sequence == stamp.base_sequence) {
+                assert_eq!(before.records, header.records, "a retry is the very batch");
+                results.push(BatchResult { base_offset: before.base_offset, ..BatchResult::default() });
                 continue;
             }
-            let next = known.last().map_or(0, |(base, records, _)| base + *records as i32);
+            let next = known.last().map_or(0, |last| last.base_sequence + last.records as i32);
             if stamp.base_sequence != next {
                 results.push(refusal(ErrorKind::Retry, "a gap in the sequence"));
                 continue;
@@ -274,7 +275,8 @@ impl Writer {
                     self.store.watermarks(std::slice::from_ref(&partition)).await.unwrap()[0].high_watermark
                 }
             };
-            known.push((stamp.base_sequence, header.records, end));
+            let (base_sequence, records) = (stamp.base_sequence, header.records);
+            known.push(SequencedBatch { base_sequence, records, base_offset: end });
             ends.insert(partition.clone(), end + u64::from(header.records));
             accepted.entry(partition).or_default().push(batch.batch);
             results.push(BatchResult { base_offset: end, ..BatchResult::default() });
