@@ -20,12 +20,15 @@ use tracing::{debug, warn};
 
 use crate::files::{FileId, open_regular};
 use crate::pages::{self, PageFile, Rejection, Sought};
+use crate::privileges;
 use crate::sites::{self, FoundSite};
 use maps::{Mapped, MappedKind};
 use process::{Exit, Stamp};
 
 /// Sweeps in which the mappings of a new process are read: with the default interval for its first two seconds.
 const SETTLING_SWEEPS: u32 = 4;
+/// The capabilities without which other users' processes are closed to the probe.
+const LOOKING_IN: [&str; 2] = ["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"];
 /// Most deleted files of one process that are told of.
 const DELETED_TOLD_MAX: usize = 4;
 /// Most files without sites that are remembered; then all are forgotten and parsed again.
@@ -203,12 +206,19 @@ impl Discovery {
     }
 
     fn tell_unreadable(&mut self, unreadable: usize) {
-        if unreadable > 0 && !self.told_unreadable {
-            self.told_unreadable = true;
+        if unreadable == 0 || self.told_unreadable {
+            return;
+        }
+        self.told_unreadable = true;
+        let mut missing = privileges::missing();
+        missing.retain(|name| LOOKING_IN.contains(name));
+        if missing.is_empty() {
+            debug!(processes = unreadable, "some processes let nobody look into them");
+        } else {
+            let missing = missing.join(", ");
             warn!(
                 processes = unreadable,
-                "some processes cannot be looked into: run the probe as root, or give it CAP_SYS_PTRACE and \
-                 CAP_DAC_READ_SEARCH"
+                "some processes cannot be looked into: run the probe as root, or give it {missing}"
             );
         }
     }

@@ -217,6 +217,7 @@ impl Pages {
         match merge {
             Merge::Latest if slot.updated_ns >= into.updated_ns => into.value = slot.value,
             Merge::Latest => {}
+            Merge::MaxLive => into.value = into.value.max(slot.value),
             Merge::AddLive | Merge::AddAll => into.value = into.value.saturating_add(slot.value),
         }
         into.updated_ns = into.updated_ns.max(slot.updated_ns);
@@ -267,7 +268,7 @@ impl Pages {
     fn keep_last(&mut self, slot: &SlotValue, now: Instant) {
         let value = match of_gauge(slot.gauge).merge {
             Merge::Latest => slot.value,
-            Merge::AddLive => 0,
+            Merge::AddLive | Merge::MaxLive => 0,
             Merge::AddAll => return,
         };
         if let Some(kept) = self.kept_entry(slot.key(), now)

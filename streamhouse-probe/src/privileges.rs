@@ -15,6 +15,12 @@ pub const NEEDED: [(&str, &str, CapabilitySet); 4] = [
     ("CAP_DAC_READ_SEARCH", "read the executables of other users", CapabilitySet::DAC_READ_SEARCH),
 ];
 
+/// The names of the needed capabilities that this thread lacks; all of them when that cannot be found out.
+pub fn missing() -> Vec<&'static str> {
+    let own = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    NEEDED.into_iter().filter(|(_, _, one)| !own.contains(*one)).map(|(name, ..)| name).collect()
+}
+
 /// Drops every capability that is not [`NEEDED`], for this thread and those it starts: call it before any other thread
 /// runs. Nothing it executes can gain more.
 ///

@@ -1,7 +1,7 @@
 //! The stages put together: changes go in, scrapes come out.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
@@ -51,7 +51,6 @@ impl Probe {
     pub fn watch(&self, mut discovery: Discovery, interval: Duration) -> ! {
         loop {
             self.apply(discovery.sweep());
-            self.swept.store(true, Ordering::Release);
             discovery.wait(interval);
         }
     }
@@ -63,31 +62,10 @@ impl Probe {
 
     /// Takes in what a sweep has found.
     pub fn apply(&self, changes: Vec<Change>) {
-        if changes.is_empty() {
-            return;
+        if !changes.is_empty() {
+            self.lock().apply(changes);
         }
-        let now = Instant::now();
-        let mut inner = self.lock();
-        let mut exits = false;
-        for change in changes {
-            match change {
-                Change::Maps { pid, binary } => inner.targets.mapped(pid, binary),
-                Change::Page { pid, page } => inner.pages.add(pid, page),
-                Change::PageRejected { pid, reason } => {
-                    warn!(pid, "state page rejected: {reason}");
-                    inner.pages.reject(reason, 1);
-                }
-                Change::Exited { pid } => {
-                    exits = true;
-                    inner.targets.exited(pid);
-                    inner.pages.exited(pid, now);
-                }
-            }
-        }
-        // What a process leaves in the kernel's maps makes room for the next one, also when nobody scrapes.
-        if exits && let Err(error) = inner.collect(now) {
-            debug!("{error}");
-        }
+        self.swept.store(true, Ordering::Release);
     }
 
     /// Collects and encodes. Scrapes at the same time take their turn.
@@ -117,13 +95,37 @@ impl Probe {
         inner.targets.view(&inner.pages)
     }
 
-    /// A thread that panicked left whole numbers behind: nothing is changed in two steps that must not be seen between.
+    /// After a panic nothing is served from what it left behind: the sweeps end too, and with them the process.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().expect("no other thread has panicked while it held the lock")
     }
 }
 
 impl Inner {
+    fn apply(&mut self, changes: Vec<Change>) {
+        let now = Instant::now();
+        let mut exits = false;
+        for change in changes {
+            match change {
+                Change::Maps { pid, binary } => self.targets.mapped(pid, binary),
+                Change::Page { pid, page } => self.pages.add(pid, page),
+                Change::PageRejected { pid, reason } => {
+                    warn!(pid, "state page rejected: {reason}");
+                    self.pages.reject(reason, 1);
+                }
+                Change::Exited { pid } => {
+                    exits = true;
+                    self.targets.exited(pid);
+                    self.pages.exited(pid, now);
+                }
+            }
+        }
+        // What a process leaves in the kernel's maps makes room for the next one, also when nobody scrapes.
+        if exits && let Err(error) = self.collect(now) {
+            debug!("{error}");
+        }
+    }
+
     /// What the kernel has counted; `None` without a kernel program. Files found to be one are attached once from here.
     fn collect(&mut self, now: Instant) -> Result<Option<Sums>, CollectError> {
         let Some(collector) = &mut self.collector else { return Ok(None) };

@@ -52,7 +52,7 @@ catalog! {
         "Bytes of keys, values and headers in an acknowledged batch, before compression.";
     PRODUCER_PENDING_RECORDS = Gauge "streamhouse_producer_pending_records", Records,
         [InstanceId, Topic, Partition],
-        "Records accepted by send() and not yet acknowledged or failed; 0 once the process has gone.";
+        "Records accepted by send() and not yet acknowledged or failed; 0 after the process was killed.";
 
     CONSUMER_RECORDS_CONSUMED = Counter "streamhouse_consumer_records_consumed_total", Records,
         [InstanceId, Group, Topic, Partition],
@@ -99,16 +99,16 @@ catalog! {
         "Metadata transactions of flushes that failed, by error kind.";
     AGENT_ACTIVE_PARTITIONS = Gauge "streamhouse_agent_active_partitions", Count,
         [InstanceId],
-        "Partitions whose lease the agent holds; 0 once the process has gone.";
+        "Partitions whose lease the agent holds; 0 after the process was killed.";
     AGENT_ACTIVE_CONNECTIONS = Gauge "streamhouse_agent_active_connections", Count,
         [InstanceId],
-        "gRPC connections open; 0 once the process has gone.";
+        "gRPC connections open; 0 after the process was killed.";
     AGENT_LEASE_RENEWALS = Counter "streamhouse_agent_lease_renewals_total", Count,
         [InstanceId],
         "Leases renewed.";
     AGENT_READY = Gauge "streamhouse_agent_ready", Count,
         [InstanceId],
-        "1 while the agent answers 200 on /ready; 0 once the process has gone.";
+        "1 while the agent answers 200 on /ready; 0 after the process was killed.";
 
     OBJECT_STORE_OPERATIONS = Counter "streamhouse_object_store_operations_total", Count,
         [InstanceId, Operation, Status],

@@ -93,6 +93,8 @@ pub struct GaugeMetric {
 pub enum Merge {
     /// The values of running processes are added: each holds a part. Nothing is left of a process that has gone.
     AddLive,
+    /// The largest value of a running process. Nothing is left of a process that has gone.
+    MaxLive,
     /// The values are added and kept when their process goes: a counter.
     AddAll,
     /// The latest update wins, and one of a running process wins over one that has gone.
@@ -111,7 +113,7 @@ pub fn of_gauge(gauge: Gauge) -> GaugeMetric {
         Gauge::AgentActivePartitions => (&c::AGENT_ACTIVE_PARTITIONS, 1, Merge::AddLive),
         Gauge::AgentActiveConnections => (&c::AGENT_ACTIVE_CONNECTIONS, 1, Merge::AddLive),
         Gauge::AgentLeaseRenewals => (&c::AGENT_LEASE_RENEWALS, 1, Merge::AddAll),
-        Gauge::AgentReady => (&c::AGENT_READY, 1, Merge::AddLive),
+        Gauge::AgentReady => (&c::AGENT_READY, 1, Merge::MaxLive),
     };
     GaugeMetric { metric, divisor, merge }
 }

@@ -19,7 +19,7 @@ pub(super) fn pids(proc: &Path) -> impl Iterator<Item = u32> {
 
 /// The file a process executes. Following the link asks what the file is; it opens nothing.
 pub(super) fn executable(process: &Path) -> io::Result<FileId> {
-    Ok(FileId::of(&rustix::fs::stat(&process.join("exe"))?))
+    Ok(FileId::of(&rustix::fs::stat(process.join("exe"))?))
 }
 
 /// The name of the file a process executes, as it was before it was deleted.

@@ -220,9 +220,9 @@ fn bounds_are_those_of_the_thresholds() {
         (Unit::Seconds, &bucket::DURATION_THRESHOLDS_NS, 1e9),
         (Unit::Records, &bucket::SIZE_THRESHOLDS, 1.0),
     ] {
-        for index in 0..=bucket::REGULAR {
+        for (index, threshold) in thresholds.iter().enumerate().take(bucket::REGULAR + 1) {
             // The threshold is the largest whole number that the bound takes in.
-            let whole = thresholds[index] as f64;
+            let whole = *threshold as f64;
             let bound = bound(unit, index) * scale;
             assert!(whole <= bound * (1.0 + 1e-12) && bound < whole + 1.0, "{index}: {whole} {bound}");
         }

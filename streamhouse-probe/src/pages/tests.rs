@@ -281,12 +281,17 @@ fn equal_labels_of_two_processes_merge_by_meaning() {
         let labels = writer.labels("g", "t", Some(0));
         writer.slot(Gauge::ConsumerLagRecords, labels, updated, value);
         writer.slot(Gauge::ProducerPendingRecords, labels, updated, value);
+        writer.slot(Gauge::AgentReady, labels, updated, u64::from(pid == 2));
         pages.add(pid, writer.page());
     }
     let state = pages.read(Instant::now());
     assert_eq!(
         values(&state),
-        [(Gauge::ProducerPendingRecords, Some(0), 21), (Gauge::ConsumerLagRecords, Some(0), 7)]
+        [
+            (Gauge::ProducerPendingRecords, Some(0), 21),
+            (Gauge::ConsumerLagRecords, Some(0), 7),
+            (Gauge::AgentReady, Some(0), 1),
+        ]
     );
     assert_eq!(state.processes.len(), 1);
 }
