@@ -1,5 +1,7 @@
 //! Processes that a trial starts: this executable again, told by an environment variable what to do.
 
+#![expect(clippy::print_stdout, reason = "a child answers on its standard output")]
+
 use std::env;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
