@@ -3,7 +3,7 @@
 //! Invariant 9: a total never goes backwards while its series is served. A value of the kernel only grows; when its
 //! process has exited its last reading moves into `folded` in the same step as it leaves the kernel's map.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use streamhouse_abi::map::{Key, Sizes, Value};
@@ -16,7 +16,8 @@ type SeriesId = u64;
 
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    ids: HashMap<SeriesKey, SeriesId>,
+    /// In the order they are given out: a key is placed once, not at each collection.
+    ids: BTreeMap<SeriesKey, SeriesId>,
     series: HashMap<SeriesId, Series>,
     /// The series of each value in the kernel. A value stays with its series, also with an overflow series whose
     /// label set would find room later: it would take its past with it.
@@ -26,7 +27,6 @@ pub(super) struct Ledger {
 
 #[derive(Debug)]
 struct Series {
-    key: SeriesKey,
     created: Instant,
     /// When a live process last counted in it.
     live: Instant,
@@ -81,24 +81,21 @@ impl Ledger {
 
     /// Ends a collection: drops what no live process has counted in for long, and gives the rest, sorted.
     pub(super) fn finish(&mut self, now: Instant) -> Vec<SiteSum> {
-        let expired = |series: &Series| {
+        self.ids.retain(|key, id| {
             // The overflow series stays: which label sets are in it is not known.
-            series.key.labels.is_some() && now.duration_since(series.live) >= KEPT_AFTER_EXIT
+            let expired = |series: &Series| now.duration_since(series.live) >= KEPT_AFTER_EXIT;
+            let drop = key.labels.is_some() && self.series.get(id).is_some_and(expired);
+            if drop {
+                self.series.remove(id);
+            }
+            !drop
+        });
+        let sum = |(key, id): (&SeriesKey, &SeriesId)| {
+            let series = self.series.get(id)?;
+            let counts = Counts::clone(&series.total);
+            Some(SiteSum { key: key.clone(), created: series.created, counts })
         };
-        for (_, series) in self.series.extract_if(|_, series| expired(series)) {
-            self.ids.remove(&series.key);
-        }
-        let mut sites: Vec<SiteSum> = self
-            .series
-            .values()
-            .map(|series| SiteSum {
-                key: series.key.clone(),
-                created: series.created,
-                counts: Counts::clone(&series.total),
-            })
-            .collect();
-        sites.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        sites
+        self.ids.iter().filter_map(sum).collect()
     }
 
     fn assign(
@@ -124,11 +121,10 @@ impl Ledger {
         if !self.ids.contains_key(&key) && self.ids.len() >= LABEL_SETS_MAX {
             key.labels = None;
         }
-        *self.ids.entry(key).or_insert_with_key(|key| {
+        *self.ids.entry(key).or_insert_with(|| {
             let id = self.next;
             self.next += 1;
-            let series =
-                Series { key: key.clone(), created: now, live: now, folded: None, total: Box::default() };
+            let series = Series { created: now, live: now, folded: None, total: Box::default() };
             self.series.insert(id, series);
             id
         })
