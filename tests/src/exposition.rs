@@ -56,7 +56,8 @@ impl Exposition {
 
     /// The sum over those samples; 0 when there are none.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        self.select(name, labels).map(|sample| sample.value).sum()
+        // Not `sum()`: its neutral element is -0, which would be shown as such.
+        self.select(name, labels).fold(0.0, |sum, sample| sum + sample.value)
     }
 
     /// Cumulative counts by upper bound (in the metric's unit, `+Inf` last), summed over those series.
@@ -80,9 +81,15 @@ impl Exposition {
     }
 
     /// [`quantile`](Self::quantile) of what came after an `earlier` page.
-    pub fn quantile_since(&self, earlier: &Exposition, histogram: &str, q: f64) -> Option<f64> {
-        let before = earlier.buckets(histogram, &[]);
-        let mut buckets = self.buckets(histogram, &[]);
+    pub fn quantile_since(
+        &self,
+        earlier: &Exposition,
+        histogram: &str,
+        labels: &[(&str, &str)],
+        q: f64,
+    ) -> Option<f64> {
+        let before = earlier.buckets(histogram, labels);
+        let mut buckets = self.buckets(histogram, labels);
         for (bound, count) in &mut buckets {
             *count -= before.iter().find(|(known, _)| known == bound).map_or(0.0, |(_, count)| *count);
         }
@@ -149,7 +156,7 @@ mod tests {
         assert_eq!(page.sum("c_total", &[("t", "q\"\\\n")]), 7.0);
         assert_eq!(page.quantile("h", &[("t", "a")], 0.5), Some(1.0));
         assert_eq!(page.quantile("h", &[("t", "b")], 0.5), None);
-        assert_eq!(page.quantile_since(&page, "h", 0.5), None);
+        assert_eq!(page.quantile_since(&page, "h", &[], 0.5), None);
     }
 
     #[test]

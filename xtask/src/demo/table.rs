@@ -1,6 +1,6 @@
 //! The live table: what the probe sees, once a second.
 
-use super::GROUP;
+use super::{GROUP, TOPIC};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fmt::Write;
@@ -85,26 +85,25 @@ impl<'a> Table<'a> {
 
 fn observed(text: &mut String, page: &Exposition, before: &Exposition, seconds: f64) -> Result<()> {
     writeln!(text, "       {:>12}{:>9}{:>11}{:>11}{:>14}", "records/s", "MB/s", "p50", "p99", "records")?;
+    // The probe sees every process of the machine; the table is about the demo's.
+    let ours = &[("topic", TOPIC)];
     for (name, records, bytes, durations) in ROWS {
-        let total = page.sum(records, &[]);
-        let rate = (total - before.sum(records, &[])) / seconds;
-        let megabytes = (page.sum(bytes, &[]) - before.sum(bytes, &[])) / seconds / 1e6;
-        let p50 = milliseconds(page.quantile_since(before, durations, 0.5));
-        let p99 = milliseconds(page.quantile_since(before, durations, 0.99));
+        let total = page.sum(records, ours);
+        let rate = (total - before.sum(records, ours)) / seconds;
+        let megabytes = (page.sum(bytes, ours) - before.sum(bytes, ours)) / seconds / 1e6;
+        let p50 = milliseconds(page.quantile_since(before, durations, ours, 0.5));
+        let p99 = milliseconds(page.quantile_since(before, durations, ours, 0.99));
         writeln!(text, "{name:<7}{rate:>12.0}{megabytes:>9.2}{p50:>11}{p99:>11}{total:>14}")?;
     }
+    let lag_seconds = page.select("streamhouse_consumer_lag_seconds", ours).map(|sample| sample.value);
     writeln!(
         text,
         "lag {} records, {:.1} s; leases {}, renewals {}; pending {}; connections {}",
-        page.sum("streamhouse_consumer_lag_records", &[]),
-        page.samples
-            .iter()
-            .filter(|sample| sample.name == "streamhouse_consumer_lag_seconds")
-            .map(|sample| sample.value)
-            .fold(0.0, f64::max),
+        page.sum("streamhouse_consumer_lag_records", ours),
+        lag_seconds.fold(0.0, f64::max),
         page.sum("streamhouse_agent_active_partitions", &[]),
         page.sum("streamhouse_agent_lease_renewals_total", &[]),
-        page.sum("streamhouse_producer_pending_records", &[]),
+        page.sum("streamhouse_producer_pending_records", ours),
         page.sum("streamhouse_agent_active_connections", &[]),
     )?;
     Ok(())
