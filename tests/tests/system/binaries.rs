@@ -2,7 +2,7 @@
 
 use crate::notes::{self, Note};
 use anyhow::{Context, Result, ensure};
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, OpKind};
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
 use object::{Object, ObjectSection};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -36,6 +36,7 @@ fn check(path: &Path) -> Result<BTreeSet<String>> {
         ensure!(names.insert(note.name.clone()), at("it is there twice"));
         ensure!(note.arguments == SITE_ARGUMENTS, at("its arguments are not ours"));
         ensure!(code.at(note.site, SITE_NOP.len())? == SITE_NOP, at("it is not our nop"));
+        ensure!(!code.uses_red_zone(note.site), at("its function keeps something below the stack pointer"));
         ensure!(tests.get(&note.semaphore).is_some_and(|count| *count > 0), at("nobody tests its semaphore"));
     }
     Ok(names)
@@ -50,6 +51,24 @@ impl Text<'_> {
     fn at(&self, address: u64, len: usize) -> Result<&[u8]> {
         let offset = address.checked_sub(self.address).context("a site lies before .text")? as usize;
         self.bytes.get(offset..offset + len).context("a site lies behind .text")
+    }
+
+    /// Whether an instruction between the last return before `site` and the first one after it reads or writes below
+    /// the stack pointer, where an attached site pushes.
+    fn uses_red_zone(&self, site: u64) -> bool {
+        let mut used = false;
+        for instruction in Decoder::with_ip(64, self.bytes, self.address, DecoderOptions::NONE) {
+            let below = instruction.memory_base() == Register::RSP
+                && (instruction.memory_displacement64() as i64) < 0;
+            used |= below && instruction.code() != Code::Lea_r64_m;
+            if instruction.flow_control() == FlowControl::Return {
+                if instruction.ip() > site {
+                    return used;
+                }
+                used = false;
+            }
+        }
+        true
     }
 
     /// How often each semaphore is compared with zero by one instruction that the next, a conditional jump, acts on.
