@@ -99,7 +99,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// How long the first record of a batch waits for others. Default 1 ms. While the partition waits for an
+    /// How long the first record of a batch waits for others at most. Default 1 ms. A record that comes after a pause,
+    /// when the producer has sent nothing for this long, goes at once; while the partition waits for an
     /// acknowledgement, its next batch goes on collecting past this time.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.config.linger = linger;

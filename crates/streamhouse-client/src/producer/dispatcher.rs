@@ -34,6 +34,8 @@ pub(crate) struct Dispatcher {
     lookups: HashMap<TopicName, Vec<Arc<Lane>>>,
     work: JoinSet<Event>,
     backoff: Backoff,
+    /// When the last request went out.
+    sent_ns: u64,
 }
 
 /// What a task that the dispatcher started has found out.
@@ -54,6 +56,7 @@ impl Dispatcher {
             lookups: HashMap::new(),
             work: JoinSet::new(),
             backoff: Backoff::new(PAUSE, PAUSE_MAX, seed),
+            sent_ns: 0,
         }
     }
 
@@ -91,7 +94,10 @@ impl Dispatcher {
     fn dispatch(&mut self) -> Option<u64> {
         self.lanes.append(&mut self.shared.take_enlisted());
         let shared = Arc::clone(&self.shared);
-        let (now_ns, hurry) = (shared.clock.monotonic_ns(), shared.is_full());
+        let now_ns = shared.clock.monotonic_ns();
+        // Linger makes batches out of a stream. A record that comes after a pause waits for nobody.
+        let paused = now_ns.saturating_sub(self.sent_ns) >= shared.config.linger.as_nanos() as u64;
+        let hurry = shared.is_full() || paused;
         let mut next_ns = None;
         let mut ready: BTreeMap<Arc<str>, Vec<Arc<Lane>>> = BTreeMap::new();
         let lanes = std::mem::take(&mut self.lanes);
@@ -118,6 +124,7 @@ impl Dispatcher {
             self.lanes.push(lane);
         }
         for (address, lanes) in ready {
+            self.sent_ns = now_ns;
             self.send(&address, lanes);
         }
         // Whoever was served first this time is not next time.

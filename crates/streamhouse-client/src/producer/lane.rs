@@ -197,7 +197,10 @@ impl Lane {
 
     fn seal_open(&self, state: &mut State) -> bool {
         let Some(open) = state.open.take() else { return false };
-        state.last_size = (open.encoded_bytes(), open.records());
+        // One that grew behind a full window says nothing about the next.
+        if state.sealed.len() < IDEMPOTENCE_WINDOW {
+            state.last_size = (open.encoded_bytes(), open.records());
+        }
         state.sealed.push_back(open.seal());
         self.sticky.leave(self.partition.partition);
         true

@@ -9,8 +9,11 @@ use bytes::Bytes;
 
 /// Room for what comes before a record's key: length, attributes, timestamp delta, offset delta, key length.
 const PREFIX_BYTES_MAX: usize = 4 * varint::VARINT_BYTES_MAX + 1;
-/// What an empty builder takes at first; it doubles from there.
+/// What an empty builder takes at first.
 const INITIAL_BYTES: usize = 4096;
+/// A builder doubles up to this size and then grows by as much, so that what it holds and does not use stays small beside
+/// what its owner accounts for.
+const GROWTH_BYTES_MAX: usize = 128 << 10;
 
 /// Encodes records into one batch.
 ///
@@ -105,7 +108,9 @@ impl BatchBuilder {
         if self.records == 0 {
             self.base_timestamp_ms = timestamp_ms;
         }
-        self.buffer.reserve(framed);
+        if self.buffer.capacity() - self.buffer.len() < framed {
+            self.buffer.reserve_exact(framed.max(self.buffer.capacity().min(GROWTH_BYTES_MAX)));
+        }
         self.put_record(body, timestamp_delta, key, value, headers);
         self.max_timestamp_ms = self.max_timestamp_ms.max(timestamp_ms);
         self.records += 1;
