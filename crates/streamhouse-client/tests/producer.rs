@@ -230,6 +230,17 @@ async fn settings_that_cannot_work_are_refused_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_record_after_a_pause_does_not_linger() {
+    let log = Log::start(&[("orders", 1)]).await;
+    let producer =
+        log.producer().linger(Duration::from_secs(600)).delivery_timeout(Duration::from_secs(1200));
+    let producer = producer.build().await.unwrap();
+    let delivery = producer.send("orders", None, b"alone", None).await.unwrap();
+    let report = tokio::time::timeout(Duration::from_secs(60), delivery).await.expect("it lingers").unwrap();
+    assert_eq!(report.offset, 0);
+}
+
+#[tokio::test]
 async fn closing_stores_everything_and_refuses_what_comes_later() {
     let log = Log::start(&[("orders", 1)]).await;
     let producer = log.producer().linger(Duration::from_secs(5)).build().await.unwrap();

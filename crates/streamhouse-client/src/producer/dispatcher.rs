@@ -35,7 +35,7 @@ pub(crate) struct Dispatcher {
     work: JoinSet<Event>,
     backoff: Backoff,
     /// When the last request went out.
-    sent_ns: u64,
+    sent_ns: Option<u64>,
 }
 
 /// What a task that the dispatcher started has found out.
@@ -56,7 +56,7 @@ impl Dispatcher {
             lookups: HashMap::new(),
             work: JoinSet::new(),
             backoff: Backoff::new(PAUSE, PAUSE_MAX, seed),
-            sent_ns: 0,
+            sent_ns: None,
         }
     }
 
@@ -96,7 +96,8 @@ impl Dispatcher {
         let shared = Arc::clone(&self.shared);
         let now_ns = shared.clock.monotonic_ns();
         // Linger makes batches out of a stream. A record that comes after a pause waits for nobody.
-        let paused = now_ns.saturating_sub(self.sent_ns) >= shared.config.linger.as_nanos() as u64;
+        let linger_ns = shared.config.linger.as_nanos() as u64;
+        let paused = self.sent_ns.is_none_or(|sent_ns| now_ns.saturating_sub(sent_ns) >= linger_ns);
         let hurry = shared.is_full() || paused;
         let mut next_ns = None;
         let mut ready: BTreeMap<Arc<str>, Vec<Arc<Lane>>> = BTreeMap::new();
@@ -124,7 +125,7 @@ impl Dispatcher {
             self.lanes.push(lane);
         }
         for (address, lanes) in ready {
-            self.sent_ns = now_ns;
+            self.sent_ns = Some(now_ns);
             self.send(&address, lanes);
         }
         // Whoever was served first this time is not next time.
