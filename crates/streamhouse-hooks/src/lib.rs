@@ -55,6 +55,8 @@ mod arch;
 
 pub mod commit;
 pub mod flush;
+#[cfg(all(target_os = "linux", not(feature = "disabled")))]
+mod fork;
 mod look;
 pub mod object;
 mod page;

@@ -38,6 +38,8 @@ pub(crate) fn current() -> &'static Process {
         if let Some(process) = known() {
             return process;
         }
+        #[cfg(all(target_os = "linux", not(feature = "disabled")))]
+        crate::fork::watch();
         let pid = std::process::id();
         let fresh = Box::into_raw(Box::new(Process { pid, nonce: nonce(pid), page: OnceLock::new() }));
         match CURRENT.compare_exchange(before, fresh, Ordering::AcqRel, Ordering::Acquire) {

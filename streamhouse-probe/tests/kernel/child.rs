@@ -25,6 +25,7 @@ pub(crate) fn run() -> bool {
         "probe" => probe(),
         "writer" => writer(),
         "nameless" => nameless(),
+        "parent" => parent(),
         _ => panic!("no such role: {role}"),
     }
     true
@@ -44,6 +45,28 @@ fn writer() {
     fire_as_told(|| {
         let event = WriteEvent { records: 2, bytes: 10, started: Started::UNTIMED, status: 0 };
         streamhouse_hooks::write(&scope, event);
+    });
+}
+
+/// Fires the hook `write`, then in children it forks; answers with how the last one ended.
+fn parent() {
+    let instance = Instance::new(Role::Agent, "parent", "");
+    let event = |records| WriteEvent { records, bytes: 10, started: Started::UNTIMED, status: 0 };
+    let scope = instance.scope("forked", None);
+    fire_as_told(|| {
+        streamhouse_hooks::write(&scope, event(1));
+        // SAFETY: the child only calls what a child of a threaded process may: glibc keeps its allocator usable.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let scope = instance.scope("forked", None);
+            (0..100).for_each(|_| streamhouse_hooks::write(&scope, event(1)));
+            // SAFETY: ends the child without running the parent's exit handlers.
+            unsafe { libc::_exit(0) };
+        }
+        let mut status = -1;
+        // SAFETY: waits for the child just made.
+        unsafe { libc::waitpid(pid, &mut status, 0) };
+        assert_eq!(status, 0, "the child has ended well");
     });
 }
 

@@ -53,6 +53,16 @@ fn entries(sums: &Sums) -> Vec<u64> {
     [VALUES, SCOPES, PROCESSES].iter().map(held).collect()
 }
 
+pub(crate) fn forked_child() {
+    let mut observer = Observer::new();
+    let _link = observer.attach_hooks(1);
+    let mut parent = Process::start("parent");
+    // By the second time the kernel has rewritten the site that the child inherits.
+    parent.fire(3);
+    let sums = observer.sums();
+    assert_eq!(of(&sums, Site::Write, "forked").counts.operations_with(Status::Ok), 3 * 101);
+}
+
 pub(crate) fn exited_process() {
     let mut observer = Observer::new();
     // One process is there before anyone attaches, the next one starts while attached.

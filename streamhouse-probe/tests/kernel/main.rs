@@ -38,6 +38,7 @@ const TRIALS: &[(&str, Body)] = &[
     ("semaphores_are_up_while_attached_only", lifecycle::semaphores),
     ("a_killed_probe_leaves_no_trace", lifecycle::killed_probe),
     ("totals_outlive_their_process", lifecycle::exited_process),
+    ("a_forked_child_lives_and_is_observed", lifecycle::forked_child),
     ("operations_of_a_process_without_labels_are_not_forgotten", lifecycle::nameless_process),
     ("what_was_opened_is_what_is_attached", lifecycle::replaced_file),
     ("a_million_hits_of_each_site_leave_locals_alone", red_zone::locals_survive),

@@ -14,8 +14,11 @@ macro_rules! emit {
         // SAFETY: the bytes are a nop, and whatever a tracer makes of them keeps every register and all memory but the
         // stack below the stack pointer, which is free here. The rest is data in sections of its own.
         unsafe {
+            let address: usize;
             std::arch::asm!(
+                "cbz x0, 989f",
                 "990: .inst {nop}",
+                "989: adr x6, 990b",
                 ".pushsection .note.stapsdt, \"?\", \"note\"",
                 ".balign 4",
                 ".4byte 992f-991f, 994f-993f, 3",
@@ -45,7 +48,9 @@ macro_rules! emit {
                 in("x3") $a3,
                 in("x4") $a4,
                 in("x5") $a5,
-            )
+                lateout("x6") address,
+            );
+            address
         }
     };
 }

@@ -17,6 +17,7 @@ mod aarch64;
 /// - `attached()`: whether a tracer is attached. The kernel keeps count in `SEMAPHORE`, in the memory of this process.
 /// - `fire(...)`: the site. Never inlined, because each copy would be one more place to attach to. Its arguments are
 ///   those of the site in the same order, so they arrive in the very registers that the site promises.
+/// - `place()`: where the site and its semaphore are, if there are any.
 #[cfg(all(
     target_os = "linux",
     any(target_arch = "x86_64", target_arch = "aarch64"),
@@ -47,8 +48,12 @@ macro_rules! site {
             duration_ns: u64,
             status: u64,
             detail: u64,
-        ) {
-            emit!($name, SEMAPHORE, [topic, records, bytes, duration_ns, status, detail]);
+        ) -> usize {
+            emit!($name, SEMAPHORE, [topic, records, bytes, duration_ns, status, detail])
+        }
+
+        pub(crate) fn place() -> Option<$crate::fork::Place> {
+            Some($crate::fork::Place { site: fire(std::ptr::null(), 0, 0, 0, 0, 0), semaphore: &SEMAPHORE })
         }
     };
 }
@@ -66,5 +71,10 @@ macro_rules! site {
         }
 
         fn fire(_: *const u8, _: u64, _: u64, _: u64, _: u64, _: u64) {}
+
+        #[cfg(all(target_os = "linux", not(feature = "disabled")))]
+        pub(crate) fn place() -> Option<$crate::fork::Place> {
+            None
+        }
     };
 }

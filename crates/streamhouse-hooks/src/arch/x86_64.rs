@@ -6,6 +6,7 @@
 ///   address. Without that option the compiler keeps nothing in the red zone below the stack pointer that the push
 ///   would overwrite.
 /// - Not `options(nomem)` either: stores to what the arguments point to must have happened when the site is reached.
+/// - The site is passed over when the topic is null, and the block gives its address: see `fork`.
 /// - The note is not allocated: an allocated one would need relocations in a read-only section of a
 ///   position-independent executable. `_.stapsdt.base` lets tracers correct its addresses after prelinking.
 macro_rules! emit {
@@ -13,8 +14,12 @@ macro_rules! emit {
         // SAFETY: the bytes are a nop, and whatever a tracer makes of them keeps every register and all memory but the
         // stack below the stack pointer, which is free here. The rest is data in sections of its own.
         unsafe {
+            let address: usize;
             std::arch::asm!(
+                "test rdi, rdi",
+                "je 989f",
                 "990: .byte {b0}, {b1}, {b2}, {b3}, {b4}",
+                "989: lea rax, [rip + 990b]",
                 ".pushsection .note.stapsdt, \"?\", \"note\"",
                 ".balign 4",
                 ".4byte 992f-991f, 994f-993f, 3",
@@ -48,7 +53,9 @@ macro_rules! emit {
                 in("rcx") $a3,
                 in("r8") $a4,
                 in("r9") $a5,
-            )
+                lateout("rax") address,
+            );
+            address
         }
     };
 }

@@ -1,14 +1,12 @@
 //! The memory of a page: a sealed memfd, mapped for good.
 
 use super::layout::{Cell, Header};
-use crate::process;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use rustix::process::{Resource, getrlimit};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::Once;
 use streamhouse_abi::page::{ARENA_OFFSET, CELL, MEMFD_NAME};
 
 /// A mapping that is never undone, and the file behind it, which stays open for the probe to find under
@@ -44,7 +42,6 @@ impl Memory {
         // huge pages refuse the advice and need none.
         // SAFETY: advice changes no content.
         let _ = unsafe { rustix::mm::madvise(start, bytes, Advice::LinuxNoHugepage) };
-        disown_in_children();
         Some(Memory { start: NonNull::new(start.cast())?, bytes, file })
     }
 
@@ -63,7 +60,7 @@ impl Memory {
 
     /// Puts private memory in the place of the page and closes its file: in a forked child, which would otherwise
     /// write its parent's values through the gauges it inherited.
-    fn disown(&self) {
+    pub(super) fn disown(&self) {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
         // SAFETY: replaces exactly the mapping of `create`. What refers to it finds zeroes, valid for atomics. The
@@ -88,18 +85,4 @@ fn memfd() -> Result<OwnedFd, Errno> {
         Err(Errno::INVAL) => rustix::fs::memfd_create(MEMFD_NAME, flags),
         made => made,
     }
-}
-
-fn disown_in_children() {
-    extern "C" fn child() {
-        if let Some(Some(page)) = process::forget().and_then(|process| process.page.get()) {
-            page.memory.disown();
-        }
-    }
-    static ONCE: Once = Once::new();
-    // SAFETY: `child` does what the child of a threaded process may: it exchanges a pointer and makes system calls.
-    // Without memory for one more handler, children keep their parent's page, which names its owner.
-    ONCE.call_once(|| unsafe {
-        libc::pthread_atfork(None, None, Some(child));
-    });
 }

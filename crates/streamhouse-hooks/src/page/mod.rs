@@ -78,6 +78,12 @@ impl Page {
         Gauge::new(slot)
     }
 
+    /// For the child of a fork: what it inherited of the page becomes memory of its own.
+    #[cfg(all(target_os = "linux", not(feature = "disabled")))]
+    pub(crate) fn disown(&self) {
+        self.memory.disown();
+    }
+
     fn arena(&self) -> MutexGuard<'_, Arena> {
         // Nothing under the lock panics, and what it guards is whole between any two of its steps.
         self.arena.lock().unwrap_or_else(PoisonError::into_inner)
