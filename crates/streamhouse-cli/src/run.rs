@@ -5,7 +5,7 @@ use crate::parse;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 const GATE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often the gate is looked at.
 const GATE_INTERVAL: Duration = Duration::from_millis(10);
+/// What comes sooner after the first signal is no second wish: `timeout` and service managers signal a process and its
+/// whole group at once.
+const SECOND_SIGNAL_AFTER: Duration = Duration::from_millis(500);
 /// Exit status after a second signal: what a shell shows for an interrupt.
 const INTERRUPTED: i32 = 130;
 
@@ -66,19 +69,21 @@ async fn wait_for_gate(gate: &Path, timeout: Duration, stop: &CancellationToken)
     }
 }
 
-/// A token that SIGINT and SIGTERM cancel, so that a run ends in order. A second signal ends the process at once.
+/// A token that SIGINT and SIGTERM cancel, so that a run ends in order. A second signal, unless it comes with the
+/// first, ends the process at once.
 pub(crate) fn stop_on_signals() -> Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be handled")?;
     let mut terminate = signal(SignalKind::terminate()).context("signals cannot be handled")?;
     let stop = CancellationToken::new();
     let cancel = stop.clone();
     tokio::spawn(async move {
-        for signals in 0.. {
+        let mut first: Option<Instant> = None;
+        loop {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            if signals > 0 {
+            if first.get_or_insert_with(Instant::now).elapsed() >= SECOND_SIGNAL_AFTER {
                 note("ended at the second signal; what was not acknowledged or committed is unknown");
                 std::process::exit(INTERRUPTED);
             }
