@@ -3,7 +3,7 @@
 use crate::generator::Generator;
 use anyhow::{Context, Result, bail, ensure};
 use std::io::SeekFrom;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use streamhouse_core::limits::RECORD_BYTES_MAX;
 use tokio::fs::File;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader, Stdin, stdin};
@@ -25,7 +25,6 @@ pub(crate) enum Source {
 /// A file's lines, over and over if asked.
 #[derive(Debug)]
 pub(crate) struct FileLines {
-    path: PathBuf,
     lines: Lines<BufReader<File>>,
     repeat: bool,
 }
@@ -37,15 +36,19 @@ impl Source {
     /// The lines of a file.
     pub(crate) async fn file(path: &Path, separator: Option<&str>, repeat: bool) -> Result<Source> {
         let file = File::open(path).await.with_context(|| format!("{} cannot be read", path.display()))?;
-        let length = file.metadata().await.map_or(0, |metadata| metadata.len());
+        let metadata = file.metadata().await.with_context(|| format!("{} cannot be read", path.display()))?;
+        ensure!(!metadata.is_dir(), "{} cannot be read: it is a directory; give a file", path.display());
+        let length = metadata.len();
         ensure!(!repeat || length > 0, "{} is empty; there is nothing to repeat", path.display());
-        let lines = Lines::new(BufReader::with_capacity(READ_BYTES, file), separator);
-        Ok(Source::File(FileLines { path: path.to_owned(), lines, repeat }))
+        let name = path.display().to_string();
+        let lines = Lines::new(name, BufReader::with_capacity(READ_BYTES, file), separator);
+        Ok(Source::File(FileLines { lines, repeat }))
     }
 
     /// The lines of standard input.
     pub(crate) fn stdin(separator: Option<&str>) -> Source {
-        Source::Stdin(Lines::new(BufReader::with_capacity(READ_BYTES, stdin()), separator))
+        let reader = BufReader::with_capacity(READ_BYTES, stdin());
+        Source::Stdin(Lines::new("standard input".to_owned(), reader, separator))
     }
 
     /// The next record; `None` at the end.
@@ -56,7 +59,7 @@ impl Source {
             Source::Generator(generator) => Ok(Some(generator.make())),
             Source::File(file) => file.next().await,
             Source::Stdin(lines) => {
-                let more = lines.read().await.context("standard input cannot be read")?;
+                let more = lines.read().await?;
                 Ok(more.then(|| lines.split()))
             }
         }
@@ -65,12 +68,12 @@ impl Source {
 
 impl FileLines {
     async fn next(&mut self) -> Result<Option<KeyValue<'_>>> {
-        let unreadable = || format!("{} cannot be read", self.path.display());
-        let mut more = self.lines.read().await.with_context(unreadable)?;
+        let mut more = self.lines.read().await?;
         if !more && self.repeat {
-            self.lines.reader.seek(SeekFrom::Start(0)).await.with_context(unreadable)?;
+            let sought = self.lines.reader.seek(SeekFrom::Start(0)).await;
+            sought.with_context(|| format!("{} cannot be read", self.lines.name))?;
             self.lines.number = 0;
-            more = self.lines.read().await.with_context(unreadable)?;
+            more = self.lines.read().await?;
         }
         Ok(more.then(|| self.lines.split()))
     }
@@ -79,6 +82,8 @@ impl FileLines {
 /// Lines, each a value, or a key and a value around the first separator.
 #[derive(Debug)]
 pub(crate) struct Lines<R> {
+    /// What is read, for messages.
+    name: String,
     reader: R,
     separator: Option<Vec<u8>>,
     line: Vec<u8>,
@@ -86,8 +91,9 @@ pub(crate) struct Lines<R> {
 }
 
 impl<R: AsyncBufRead + Unpin> Lines<R> {
-    fn new(reader: R, separator: Option<&str>) -> Lines<R> {
+    fn new(name: String, reader: R, separator: Option<&str>) -> Lines<R> {
         Lines {
+            name,
             reader,
             separator: separator.map(|text| text.as_bytes().to_vec()),
             line: Vec::new(),
@@ -101,15 +107,17 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         self.number += 1;
         let most = RECORD_BYTES_MAX + self.separator.as_ref().map_or(0, Vec::len);
         let mut limited = (&mut self.reader).take(most as u64 + 1);
-        if limited.read_until(b'\n', &mut self.line).await? == 0 {
+        let read = limited.read_until(b'\n', &mut self.line).await;
+        if read.with_context(|| format!("{} cannot be read", self.name))? == 0 {
             return Ok(false);
         }
         if self.line.last() == Some(&b'\n') {
             self.line.pop();
         } else if self.line.len() > most {
             bail!(
-                "line {} is longer than {RECORD_BYTES_MAX} bytes, the most a record may have; split it",
-                self.number
+                "line {} of {} is longer than {RECORD_BYTES_MAX} bytes, the most a record may have; split it",
+                self.number,
+                self.name
             );
         }
         Ok(true)
@@ -130,7 +138,7 @@ mod tests {
     use super::*;
 
     async fn all(text: &[u8], separator: Option<&str>) -> Result<Vec<(Option<Vec<u8>>, Vec<u8>)>> {
-        let mut lines = Lines::new(text, separator);
+        let mut lines = Lines::new("a text".to_owned(), text, separator);
         let mut found = Vec::new();
         while lines.read().await? {
             let (key, value) = lines.split();
@@ -164,7 +172,7 @@ mod tests {
         assert_eq!(all(&text, None).await.unwrap().len(), 2);
         text.push(b'x');
         let message = all(&text, None).await.unwrap_err().to_string();
-        assert!(message.starts_with("line 2 is longer than"), "{message}");
+        assert!(message.starts_with("line 2 of a text is longer than"), "{message}");
     }
 
     #[tokio::test]
