@@ -2,8 +2,8 @@
 
 use crate::{consume, groups, lag, produce, topic};
 use anyhow::{Result, bail};
-use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use streamhouse_client::Admin;
 use streamhouse_metadata::{MetadataStore, SqliteMetadataStore};
@@ -19,6 +19,24 @@ pub(crate) struct Cli {
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// The arguments of this process; what is wrong with them, and `--help`, ends it.
+    pub(crate) fn of_this_process() -> Cli {
+        let matches = negatives_are_values(Cli::command()).get_matches();
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// Lets every flag see a negative number and say what it takes; clap would call it an unknown flag.
+fn negatives_are_values(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|arg| {
+            let takes_values = arg.get_action().takes_values();
+            arg.allow_negative_numbers(takes_values)
+        })
+        .mut_subcommands(negatives_are_values)
 }
 
 /// What to do.
@@ -85,6 +103,11 @@ impl Places {
         Ok(Admin::new(self.metadata().await?))
     }
 
+    /// The object store's directory, for messages.
+    pub(crate) fn object_store_path(&self) -> &Path {
+        &self.object_store_path
+    }
+
     /// The object store.
     pub(crate) fn objects(&self) -> Result<Arc<dyn object_store::ObjectStore>> {
         Ok(streamhouse_storage::open_local(&self.object_store_path)?)
@@ -94,10 +117,9 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        negatives_are_values(Cli::command()).debug_assert();
     }
 }

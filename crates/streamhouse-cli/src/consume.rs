@@ -1,17 +1,18 @@
 //! `streamhouse consume`: reads records for a group.
 
 use crate::args::Places;
-use crate::output::{Output, human_bytes, note};
+use crate::output::{Output, human_bytes, human_records, note};
 use crate::parse::{self, CommitEvery};
 use crate::printer::Printer;
 use crate::progress::Progress;
-use crate::report::{ConsumeReport, ConsumeTally, ReportFile};
+use crate::report::{ConsumeReport, ConsumeTally, Counts, ReportFile};
 use crate::run::{RunArgs, stop_on_signals};
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 use std::io;
 use std::time::{Duration, Instant};
-use streamhouse_client::{ConsumedRecord, Consumer, OffsetReset};
+use streamhouse_client::{ClientError, ConsumedRecord, Consumer, OffsetReset};
+use streamhouse_core::ErrorKind;
 use tokio_util::sync::CancellationToken;
 
 /// A poll that finds nothing ends after this time, to look whether the run should stop.
@@ -81,7 +82,7 @@ pub(crate) async fn execute(command: Consume, places: &Places, output: Output) -
             Reset::Earliest => OffsetReset::Earliest,
             Reset::Latest => OffsetReset::Latest,
         })
-        .max_poll_records(command.poll_records);
+        .max_poll_records(command.records_per_poll());
     if let Some(id) = &command.run.client_id {
         builder = builder.client_id(id);
     }
@@ -91,6 +92,7 @@ pub(crate) async fn execute(command: Consume, places: &Places, output: Output) -
         printer: Printer::new(output.json, command.quiet, command.key_separator.as_deref()),
         progress: Progress::new(command.max_records, command.quiet),
         tally: ConsumeTally::default(),
+        beyond: Counts::default(),
         commits: Commits::new(&command),
         committable: true,
         failing_since: None,
@@ -105,13 +107,32 @@ pub(crate) async fn execute(command: Consume, places: &Places, output: Output) -
     let report = run.tally.into_report();
     report_file.write(&report)?;
     if command.quiet && output.json {
-        output.show(&report, summary)?;
+        output.show(&report, |report| summary(report, run.beyond))?;
     } else {
-        note(&summary(&report));
+        note(&summary(&report, run.beyond));
     }
-    read?;
+    read.map_err(|error| with_place(error, places))?;
     committed?;
     Ok(closed?)
+}
+
+impl Consume {
+    /// No more than are wanted at all: what a poll returns beyond that has to be given back.
+    fn records_per_poll(&self) -> usize {
+        let wanted = self.max_records.and_then(|records| usize::try_from(records).ok());
+        wanted.map_or(self.poll_records, |wanted| wanted.min(self.poll_records))
+    }
+}
+
+/// Segments that are in the metadata store and not in the object store are most often a mistyped path.
+fn with_place(error: anyhow::Error, places: &Places) -> anyhow::Error {
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Storage { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            let place = places.object_store_path().display();
+            anyhow!("{error}. Is {place} (--object-store-path) the object store of the agent that wrote it?")
+        }
+        _ => error,
+    }
 }
 
 struct Run {
@@ -119,6 +140,8 @@ struct Run {
     printer: Printer,
     progress: Progress,
     tally: ConsumeTally,
+    /// What polls returned beyond the limit.
+    beyond: Counts,
     commits: Commits,
     /// False once records were returned that nobody got to see.
     committable: bool,
@@ -197,6 +220,7 @@ impl Run {
     /// Moves the group's position back to before records that were polled beyond the limit.
     async fn give_back(&mut self, records: &[ConsumedRecord]) -> Result<()> {
         for run in records.chunk_by(|a, b| a.partition == b.partition && a.topic == b.topic) {
+            self.beyond.add(run.len() as u64, run.iter().map(record_bytes).sum());
             self.consumer.seek(run[0].topic.as_str(), run[0].partition, run[0].offset).await?;
         }
         Ok(())
@@ -254,8 +278,12 @@ fn record_bytes(record: &ConsumedRecord) -> u64 {
     (record.key.as_ref().map_or(0, |key| key.len()) + record.value.len() + headers) as u64
 }
 
-fn summary(report: &ConsumeReport) -> String {
-    let total = format!("{} records ({})", report.records, human_bytes(report.bytes as f64));
+fn summary(report: &ConsumeReport, beyond: Counts) -> String {
+    let bytes = human_bytes((report.bytes - beyond.bytes) as f64);
+    let mut total = format!("{} ({bytes})", human_records(report.records - beyond.records));
+    if beyond.records > 0 {
+        total += &format!(", and {} read and given back", beyond.records);
+    }
     if report.seconds < RATE_SECONDS_MIN {
         return total;
     }

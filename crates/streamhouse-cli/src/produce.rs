@@ -2,7 +2,7 @@
 
 use crate::args::Places;
 use crate::generator::Generator;
-use crate::output::{Output, human_bytes, human_duration, kind_name};
+use crate::output::{Output, human_bytes, human_duration, human_records, kind_name};
 use crate::pace::Pacer;
 use crate::parse;
 use crate::pending::Pending;
@@ -266,12 +266,15 @@ impl Batching {
 }
 
 fn summary(report: &ProduceReport, tally: &ProduceTally) -> String {
+    if report.records == 0 {
+        return format!("0 records acknowledged; {} failed", report.errors);
+    }
     let seconds = report.seconds.max(f64::MIN_POSITIVE);
     let latencies = &tally.latencies;
     format!(
-        "{} records ({}) acknowledged in {:.3} s: {:.0} records/s, {}/s; {} failed\n\
+        "{} ({}) acknowledged in {:.3} s: {:.0} records/s, {}/s; {} failed\n\
          latency p50 {}, p99 {}, max {}",
-        report.records,
+        human_records(report.records),
         human_bytes(report.bytes as f64),
         report.seconds,
         report.records as f64 / seconds,
@@ -288,5 +291,5 @@ fn failures(tally: &ProduceTally) -> String {
         .errors
         .iter()
         .map(|(kind, (count, message))| format!("{count} {} (the first: {message})", kind_name(*kind)));
-    format!("{} records failed: {}", tally.failures(), kinds.collect::<Vec<_>>().join("; "))
+    format!("{} failed: {}", human_records(tally.failures()), kinds.collect::<Vec<_>>().join("; "))
 }

@@ -74,7 +74,8 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    fn add(&mut self, records: u64, bytes: u64) {
+    /// Adds records and their bytes.
+    pub(crate) fn add(&mut self, records: u64, bytes: u64) {
         self.records += records;
         self.bytes += bytes;
     }

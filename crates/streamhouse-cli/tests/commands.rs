@@ -55,6 +55,8 @@ fn files_that_cannot_be_used_are_refused_before_the_first_record() {
     let missing = log.path("missing/file");
     let missing = missing.to_str().unwrap();
     log.fails(&["produce", "orders", "--file", missing], &[missing, "cannot be read"]);
+    let directory = log.path("");
+    log.fails(&["produce", "orders", "--file", directory.to_str().unwrap()], &["is a directory"]);
     log.fails(
         &["produce", "orders", "--generate", "1", "--report", missing],
         &[missing, "cannot be written"],
@@ -78,6 +80,41 @@ fn wrong_usage_ends_with_status_2() {
         let output = log.command(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
     }
+}
+
+#[test]
+fn negative_numbers_are_refused_as_what_they_are() {
+    let log = Log::new();
+    let usages: [&[&str]; 4] = [
+        &["topic", "create", "orders", "--partitions", "-1"],
+        &["produce", "orders", "--generate", "-1"],
+        &["produce", "orders", "--seconds", "-0.5"],
+        &["groups", "reset-offsets", "g", "--topic", "orders", "--to", "-1"],
+    ];
+    for arguments in usages {
+        let output = log.command(arguments).output().unwrap();
+        let flag = arguments[arguments.len() - 2];
+        assert!(stderr(&output).contains(&format!("for '{flag}")), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one() {
+    let log = Log::new();
+    log.ok(&["topic", "create", "orders"]);
+    let report = log.path("report.json");
+    let mut command = log.command(&["consume", "orders", "--group", "g", "--start-gate", "shut", "--report"]);
+    let child = command.arg(&report).spawn().unwrap();
+    // Signals are handled before the report is opened.
+    while !report.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
 }
 
 #[test]
