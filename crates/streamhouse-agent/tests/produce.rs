@@ -6,7 +6,8 @@ use std::sync::Arc;
 use streamhouse_agent::Agent;
 use streamhouse_core::ErrorKind;
 use streamhouse_core::batch::ProducerStamp;
-use streamhouse_core::limits::{BATCH_BYTES_MAX, REQUEST_BYTES_MAX};
+use streamhouse_core::limits::{BATCH_BYTES_MAX, REQUEST_BATCHES_MAX, REQUEST_BYTES_MAX};
+use streamhouse_proto::v1::ProduceBatch;
 use support::{Client, Log, batch, damaged, kind, large, stamped, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -234,5 +235,20 @@ async fn producers_wait_while_the_agent_is_full_and_all_are_served() {
         assert!(sent.await.unwrap().iter().all(|result| kind(result).is_none()));
     }
     assert_eq!(log.read(0).await.len(), 84);
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_of_more_batches_than_it_may_have_is_refused_unread() {
+    let log = Log::new(1).await;
+    let agent = log.agent().await;
+    let client = Client::connect(agent.grpc_address()).await;
+    let results = client.produce(vec![batch(0, &["a"], None); REQUEST_BATCHES_MAX]).await;
+    assert!(results.iter().all(|result| kind(result).is_none()), "{:?}", results[0]);
+    // Two bytes each: a million of them is a small message, and a few hundred megabytes once decoded.
+    let status = client.refused(vec![ProduceBatch::default(); 1_000_000]).await;
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    assert!(status.message().contains("send its batches in several requests"), "{status}");
+    assert_eq!(log.values(0).await.len(), REQUEST_BATCHES_MAX);
     agent.shutdown().await;
 }

@@ -10,6 +10,9 @@ pub const RECORD_BYTES_MAX: usize = BATCH_BYTES_MAX - 4096;
 pub const RECORD_HEADERS_MAX: usize = 4096;
 /// Most batch bytes in one produce request.
 pub const REQUEST_BYTES_MAX: usize = 8 << 20;
+/// Most batches in one produce request. An empty batch takes two bytes of a message and a hundred times that once it is
+/// decoded: without this a message of permitted size could take all memory.
+pub const REQUEST_BATCHES_MAX: usize = 2048;
 /// Largest gRPC message either side accepts: a full request and its framing.
 pub const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + (1 << 20);
 /// Longest topic name, in bytes.
@@ -27,3 +30,11 @@ pub const IDEMPOTENCE_WINDOW: usize = 5;
 /// Largest content of a compressed batch that a reader unpacks. Our builder stays below [`BATCH_BYTES_MAX`] before
 /// compression; other writers may pack more, and 16 MiB is what a reader can lose to a batch made to exhaust it.
 pub const BATCH_DECOMPRESSED_BYTES_MAX: usize = 16 << 20;
+
+/// What a batch takes of a message beside its own bytes and its topic's: tags, lengths, numbers.
+const BATCH_FRAMING_BYTES_MAX: usize = 64;
+const _: () = assert!(
+    REQUEST_BYTES_MAX + REQUEST_BATCHES_MAX * (TOPIC_BYTES_MAX + BATCH_FRAMING_BYTES_MAX)
+        <= MESSAGE_BYTES_MAX,
+    "a full request of full batches fits a message"
+);

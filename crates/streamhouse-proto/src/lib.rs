@@ -2,6 +2,8 @@
 //!
 //! `bytes` fields are [`bytes::Bytes`]: a batch that arrives is a slice of the receive buffer, not a copy.
 
+mod codec;
+
 /// Version 1 of the protocol.
 pub mod v1 {
     #![expect(

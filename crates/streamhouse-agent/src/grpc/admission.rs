@@ -11,14 +11,17 @@ use streamhouse_core::limits::MESSAGE_BYTES_MAX;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::codegen::{Service, http};
 
+/// What a batch takes in memory beside its bytes: its place in the request, in the flusher and in the answer.
+const BATCH_OVERHEAD_BYTES: usize = 512;
+
 /// A request's share of the unflushed bytes.
 #[derive(Debug)]
 pub(crate) struct Admission(OwnedSemaphorePermit);
 
 impl Admission {
-    /// Gives back what is over `bytes`.
-    pub(crate) fn shrink(&mut self, bytes: usize) {
-        let excess = self.0.num_permits().saturating_sub(bytes);
+    /// Gives back what a request of so many batches, of `bytes` together, does not need.
+    pub(crate) fn shrink(&mut self, batches: usize, bytes: usize) {
+        let excess = self.0.num_permits().saturating_sub(bytes + batches * BATCH_OVERHEAD_BYTES);
         drop(self.0.split(excess));
     }
 }
@@ -75,10 +78,11 @@ mod tests {
         let room = Arc::new(Semaphore::new(MESSAGE_BYTES_MAX));
         let permit = Arc::clone(&room).acquire_many_owned(MESSAGE_BYTES_MAX as u32).await.unwrap();
         let mut admission = Admission(permit);
-        admission.shrink(1000);
-        assert_eq!(room.available_permits(), MESSAGE_BYTES_MAX - 1000);
-        admission.shrink(2000);
-        assert_eq!(room.available_permits(), MESSAGE_BYTES_MAX - 1000);
+        let needed = 1000 + 2 * BATCH_OVERHEAD_BYTES;
+        admission.shrink(2, 1000);
+        assert_eq!(room.available_permits(), MESSAGE_BYTES_MAX - needed);
+        admission.shrink(2, 2000);
+        assert_eq!(room.available_permits(), MESSAGE_BYTES_MAX - needed);
         drop(admission);
         assert_eq!(room.available_permits(), MESSAGE_BYTES_MAX);
     }
@@ -109,7 +113,7 @@ mod tests {
         let _second = service.call(http::Request::new(())).await.unwrap();
         let mut third = service.call(http::Request::new(()));
         assert!(futures::poll!(&mut third).is_pending());
-        first.shrink(1);
+        first.shrink(1, 1);
         assert!(futures::poll!(&mut third).is_pending());
         drop(first);
         assert!(third.await.is_ok());

@@ -144,6 +144,11 @@ impl Client {
         results
     }
 
+    /// Why a request failed as a whole.
+    pub(crate) async fn refused(&self, batches: Vec<ProduceBatch>) -> tonic::Status {
+        self.0.clone().produce(ProduceRequest { batches }).await.unwrap_err()
+    }
+
     /// The result of a request with one batch.
     pub(crate) async fn one(&self, batch: ProduceBatch) -> BatchResult {
         self.produce(vec![batch]).await.remove(0)
