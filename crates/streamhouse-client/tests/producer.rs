@@ -8,7 +8,7 @@ use futures::future::join_all;
 use std::collections::HashMap;
 use std::time::Duration;
 use streamhouse_client::{ClientError, Compression, DeliveryReport};
-use streamhouse_core::limits::RECORD_BYTES_MAX;
+use streamhouse_core::limits::{RECORD_BYTES_MAX, REQUEST_BATCHES_MAX};
 use streamhouse_core::{ErrorKind, Header, Record};
 use support::{Fault, Log, number, read};
 
@@ -308,4 +308,22 @@ async fn many_tasks_share_a_producer() {
     let mut all = values(&log, 8000).await;
     all.sort_unstable();
     assert_eq!(all, (0..8000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_request_has_no_more_batches_than_an_agent_takes() {
+    const PARTITIONS: u32 = 1000;
+    let log = Log::start(&[("orders", PARTITIONS)]).await;
+    let producer = log.producer().batch_records(1).requests_in_flight(1).build().await.unwrap();
+    log.writer.stalled.send_replace(true);
+    for value in 0..3 * PARTITIONS {
+        let partition = Some(value % PARTITIONS);
+        drop(producer.send("orders", None, value.to_string().as_bytes(), partition).await.unwrap());
+    }
+    log.writer.stalled.send_replace(false);
+    producer.flush().await.unwrap();
+    let requests = log.writer.request_batches().await;
+    assert!(requests.iter().all(|batches| *batches <= REQUEST_BATCHES_MAX), "{requests:?}");
+    assert_eq!(requests.iter().sum::<usize>(), 3 * PARTITIONS as usize);
+    assert_eq!(requests.iter().max(), Some(&REQUEST_BATCHES_MAX), "what waits goes out together");
 }

@@ -9,7 +9,10 @@ use crate::producer::shared::Shared;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
-use streamhouse_core::{TopicName, limits::REQUEST_BYTES_MAX};
+use streamhouse_core::{
+    TopicName,
+    limits::{REQUEST_BATCHES_MAX, REQUEST_BYTES_MAX},
+};
 use streamhouse_metadata::{MetadataError, PartitionInfo};
 use streamhouse_proto::v1::{ProduceBatch, ProduceRequest};
 use tokio::task::JoinSet;
@@ -156,7 +159,7 @@ impl Dispatcher {
             let mut room = REQUEST_BYTES_MAX;
             let mut deadline_ns = u64::MAX;
             while let Some(lane) = lanes.peek() {
-                let taken = lane.take(room);
+                let taken = lane.take(room, REQUEST_BATCHES_MAX - request.batches.len());
                 if taken.is_empty() && !batches.is_empty() {
                     break;
                 }

@@ -17,7 +17,7 @@ use crate::error::{ClientError, Result};
 use crate::lock;
 use crate::producer::batch::{Draft, FailedBatch, NewRecord, OpenBatch, SealedBatch};
 use crate::producer::builder::Config;
-use crate::producer::delivery::Delivery;
+use crate::producer::delivery::{Delivery, Promise};
 use crate::producer::partitioner::Sticky;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -42,6 +42,8 @@ struct State {
     /// In order; the first `in_flight` of them are in a request.
     sealed: VecDeque<SealedBatch>,
     in_flight: usize,
+    /// What sealed batches have promised and not kept: also of those that were settled and have left `sealed`.
+    unkept: VecDeque<Arc<Promise>>,
     /// Whether the dispatcher has the lane on its list.
     listed: bool,
     /// Records neither acknowledged nor failed.
@@ -131,6 +133,7 @@ impl Lane {
             open: None,
             sealed: VecDeque::new(),
             in_flight: 0,
+            unkept: VecDeque::new(),
             listed: false,
             pending: 0,
             pending_gauge: instance.gauge(GaugeId::ProducerPendingRecords, topic, number),
@@ -192,7 +195,7 @@ impl Lane {
     pub(crate) fn seal(&self) -> Vec<Delivery> {
         let mut state = lock(&self.state);
         self.seal_open(&mut state);
-        state.sealed.iter().map(|batch| batch.promise.delivery(0, 0)).collect()
+        state.unkept.iter().map(|promise| promise.delivery(0, 0)).collect()
     }
 
     fn seal_open(&self, state: &mut State) -> bool {
@@ -201,7 +204,9 @@ impl Lane {
         if state.sealed.len() < IDEMPOTENCE_WINDOW {
             state.last_size = (open.encoded_bytes(), open.records());
         }
-        state.sealed.push_back(open.seal());
+        let sealed = open.seal();
+        state.unkept.push_back(Arc::clone(&sealed.promise));
+        state.sealed.push_back(sealed);
         self.sticky.leave(self.partition.partition);
         true
     }
@@ -242,9 +247,10 @@ impl Lane {
         (step, failed)
     }
 
-    /// Takes the next batches for a request with room for `room_bytes`: none when not even the first fits.
-    pub(crate) fn take(&self, room_bytes: usize) -> Vec<Outgoing> {
-        let drafts = lock(&self.state).draft(room_bytes);
+    /// Takes the next batches for a request with room for `room_bytes` and `batches_max`: none when not even the first
+    /// fits.
+    pub(crate) fn take(&self, room_bytes: usize, batches_max: usize) -> Vec<Outgoing> {
+        let drafts = lock(&self.state).draft(room_bytes, batches_max);
         // Only the dispatcher touches the front of the queue, so it is the same after the lock was given up.
         let finished: Vec<_> = drafts
             .into_iter()
@@ -330,6 +336,15 @@ impl Lane {
         state.pending_gauge.set(state.pending, now_ns);
     }
 
+    /// A batch has ended and its deliveries know it: nobody needs to wait for it any more.
+    pub(crate) fn kept(&self, promise: &Arc<Promise>) {
+        let mut state = lock(&self.state);
+        // Almost always the first.
+        if let Some(index) = state.unkept.iter().position(|unkept| Arc::ptr_eq(unkept, promise)) {
+            state.unkept.remove(index);
+        }
+    }
+
     /// Records neither acknowledged nor failed.
     pub(crate) fn pending(&self) -> u64 {
         lock(&self.state).pending
@@ -385,7 +400,7 @@ impl State {
     }
 
     /// Chooses what goes into a request, gives it its sequence and counts it as in flight.
-    fn draft(&mut self, room_bytes: usize) -> Vec<(Draft, u64)> {
+    fn draft(&mut self, room_bytes: usize, batches_max: usize) -> Vec<(Draft, u64)> {
         let mut drafts: Vec<(Draft, u64)> = Vec::new();
         let mut room = room_bytes;
         // The agent keeps order by sequence, that is within one producer id: a request has batches of one only.
@@ -394,7 +409,7 @@ impl State {
         else {
             return drafts;
         };
-        for batch in self.sealed.iter_mut().take(IDEMPOTENCE_WINDOW) {
+        for batch in self.sealed.iter_mut().take(IDEMPOTENCE_WINDOW.min(batches_max)) {
             let size = batch.wire_bytes_max();
             if size > room {
                 break;

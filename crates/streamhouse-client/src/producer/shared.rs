@@ -193,6 +193,7 @@ impl Shared {
             Ok(base_offset) => Outcome::Stored { base_offset, ended_ns },
             Err(error) => Outcome::Failed(error),
         });
+        lane.kept(&promise);
     }
 
     /// The time until `at_ns`.

@@ -64,13 +64,13 @@ fn a_lone_record_waits_for_linger_unless_there_is_a_hurry() {
     assert_eq!(lane.step(300, false, &config).0, Step::Wait { until_ns: 100 + LINGER_NS });
     let send = Step::Send { deadline_ns: 100 + TIMEOUT_NS };
     assert_eq!(lane.step(100 + LINGER_NS, false, &config).0, send);
-    assert_eq!(lane.take(usize::MAX).len(), 1);
+    assert_eq!(lane.take(usize::MAX, usize::MAX).len(), 1);
     // Whoever comes while a request is out waits for its answer.
     assert_eq!(push(&lane, b"v", 300, &config), Wake::No);
     assert_eq!(lane.step(u64::MAX, false, &config).0, Step::InFlight);
     assert_eq!(lane.settle(vec![Answer::Stored(0)]).stored.len(), 1);
     assert_eq!(lane.step(400, true, &config).0, Step::Send { deadline_ns: 300 + TIMEOUT_NS });
-    lane.take(usize::MAX);
+    lane.take(usize::MAX, usize::MAX);
     lane.settle(vec![Answer::Stored(2)]);
     assert_eq!(lane.step(500, false, &config).0, Step::Idle);
     assert_eq!(push(&lane, b"v", 600, &config), Wake::Enlist);
@@ -88,28 +88,50 @@ fn a_full_batch_wakes_the_dispatcher_and_moves_records_without_a_key_on() {
 #[test]
 fn a_request_takes_a_window_and_a_retry_the_same_bytes() {
     let (lane, _) = with_batches(7);
-    let first = lane.take(usize::MAX);
+    let first = lane.take(usize::MAX, usize::MAX);
     assert_eq!(stamps(&first), (0..5).map(|sequence| (7, sequence)).collect::<Vec<_>>());
     let again = Answer::Again("busy".into());
     let mut answers = vec![Answer::Stored(0), again.clone(), again.clone(), again.clone(), again];
     let settled = lane.settle(answers.clone());
     assert_eq!((settled.stored.len(), settled.again), (1, Some(1)));
-    let second = lane.take(usize::MAX);
+    let second = lane.take(usize::MAX, usize::MAX);
     assert_eq!(stamps(&second), (1..6).map(|sequence| (7, sequence)).collect::<Vec<_>>());
     assert!(first[1..].iter().zip(&second).all(|(first, second)| first.bytes == second.bytes));
     // Failures in a row are counted until everything was stored.
     assert_eq!(lane.settle(std::mem::take(&mut answers)).again, Some(2));
-    let rest = lane.take(usize::MAX).len();
+    let rest = lane.take(usize::MAX, usize::MAX).len();
     assert_eq!(lane.settle(vec![Answer::Stored(2); rest]).again, None);
 }
 
 #[test]
 fn a_request_without_room_takes_nothing() {
     let (lane, _) = with_batches(2);
-    assert!(lane.take(10).is_empty());
-    let bytes = lane.take(usize::MAX)[0].bytes.len();
+    assert!(lane.take(10, usize::MAX).is_empty());
+    let bytes = lane.take(usize::MAX, usize::MAX)[0].bytes.len();
     lane.settle(vec![Answer::Again("busy".into()); 2]);
-    assert_eq!(lane.take(2 * bytes - 1).len(), 1);
+    assert_eq!(lane.take(2 * bytes - 1, usize::MAX).len(), 1);
+}
+
+#[test]
+fn a_request_takes_no_more_batches_than_it_may_have() {
+    let (lane, _) = with_batches(7);
+    assert!(lane.take(usize::MAX, 0).is_empty());
+    assert_eq!(lane.take(usize::MAX, 3).len(), 3);
+}
+
+#[test]
+fn a_batch_that_has_left_the_lane_is_waited_for_until_its_promise_is_kept() {
+    let (lane, config) = with_batches(2);
+    let (_, failed) = lane.step(TIMEOUT_NS, false, &config);
+    let expired = &failed[0].0;
+    assert_eq!(lane.seal().len(), 2);
+    lane.take(usize::MAX, usize::MAX);
+    let settled = lane.settle(vec![Answer::Stored(0)]);
+    let stored = &settled.stored[0].0;
+    assert_eq!(lane.seal().len(), 2, "a flush that comes now would miss how they ended");
+    lane.kept(&stored.promise);
+    lane.kept(&expired.promise);
+    assert!(lane.seal().is_empty());
 }
 
 #[test]
@@ -118,13 +140,13 @@ fn a_batch_that_was_never_sent_expires_alone() {
     let (step, failed) = lane.step(1 + TIMEOUT_NS, false, &config);
     assert_eq!(errors(&failed), ["timeout", "timeout"]);
     assert_eq!(step, Step::Send { deadline_ns: 2 + TIMEOUT_NS });
-    assert_eq!(stamps(&lane.take(usize::MAX)), [(7, 0)], "no gap is left");
+    assert_eq!(stamps(&lane.take(usize::MAX, usize::MAX)), [(7, 0)], "no gap is left");
 }
 
 #[test]
 fn with_a_sent_batch_those_behind_it_that_were_sent_expire_and_a_new_id_is_taken() {
     let (lane, config) = with_batches(7);
-    lane.take(usize::MAX);
+    lane.take(usize::MAX, usize::MAX);
     lane.settle(vec![Answer::Again("busy".into()); 5]);
     let (step, failed) = lane.step(TIMEOUT_NS, false, &config);
     assert_eq!(errors(&failed), ["timeout", "abandoned", "abandoned", "abandoned", "abandoned"]);
@@ -134,33 +156,33 @@ fn with_a_sent_batch_those_behind_it_that_were_sent_expire_and_a_new_id_is_taken
     assert_eq!(lane.step(TIMEOUT_NS, false, &config).0, Step::Wait { until_ns: 5 + TIMEOUT_NS });
     lane.set_producer_id(8);
     lane.answered(None);
-    assert_eq!(stamps(&lane.take(usize::MAX)), [(8, 0), (8, 1)]);
+    assert_eq!(stamps(&lane.take(usize::MAX, usize::MAX)), [(8, 0), (8, 1)]);
 }
 
 #[test]
 fn what_is_refused_for_good_takes_along_what_was_sent_behind_it() {
     let (lane, _) = with_batches(6);
-    lane.take(usize::MAX);
+    lane.take(usize::MAX, usize::MAX);
     let again = Answer::Again("a gap".into());
     let refused = Answer::Refused(ErrorKind::Invalid, "no".into());
     let settled = lane.settle(vec![Answer::Stored(0), refused, again.clone(), again.clone(), again]);
     assert_eq!(errors(&settled.failed), ["refused", "abandoned", "abandoned", "abandoned"]);
     assert_eq!((settled.stored.len(), settled.again), (1, None));
-    assert!(lane.take(usize::MAX).is_empty(), "the last waits for a new id");
+    assert!(lane.take(usize::MAX, usize::MAX).is_empty(), "the last waits for a new id");
 }
 
 #[test]
 fn numbers_that_are_used_up_start_over_under_a_new_id() {
     let (lane, config) = with_batches(3);
     lock(&lane.state).stamp = Some(ProducerStamp { base_sequence: i32::MAX - 2, ..first_stamp(7) });
-    assert_eq!(stamps(&lane.take(usize::MAX)), [(7, i32::MAX - 2), (7, i32::MAX - 1)]);
+    assert_eq!(stamps(&lane.take(usize::MAX, usize::MAX)), [(7, i32::MAX - 2), (7, i32::MAX - 1)]);
     lane.settle(vec![Answer::Stored(0), Answer::Again("busy".into())]);
     lane.set_producer_id(8);
     // The old number goes out by itself: the agent keeps order within one id only.
-    assert_eq!(stamps(&lane.take(usize::MAX)), [(7, i32::MAX - 1)]);
+    assert_eq!(stamps(&lane.take(usize::MAX, usize::MAX)), [(7, i32::MAX - 1)]);
     lane.settle(vec![Answer::Stored(1)]);
     assert!(matches!(lane.step(0, false, &config).0, Step::Send { .. }));
-    assert_eq!(stamps(&lane.take(usize::MAX)), [(8, 0)]);
+    assert_eq!(stamps(&lane.take(usize::MAX, usize::MAX)), [(8, 0)]);
 }
 
 #[test]
@@ -186,7 +208,7 @@ fn records_are_dated_by_the_one_reading_of_the_clock() {
         lane.push(&record, (sent_ms * 1_000_000, 50), &config, &clock).map(drop).unwrap();
     }
     lane.seal();
-    let batch = lane.take(usize::MAX).remove(0).bytes;
+    let batch = lane.take(usize::MAX, usize::MAX).remove(0).bytes;
     let records = streamhouse_core::batch::RecordIter::new(batch).unwrap();
     let dates: Vec<_> = records.map(|record| record.unwrap().1.timestamp_ms).collect();
     assert_eq!(dates, [4990, 5000, 5003]);
