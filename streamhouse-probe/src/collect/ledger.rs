@@ -3,11 +3,13 @@
 //! Invariant 9: a total never goes backwards while its series is served. A value of the kernel only grows; when its
 //! process has exited its last reading moves into `folded` in the same step as it leaves the kernel's map.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
 use streamhouse_abi::map::{Key, Sizes, Value};
 use streamhouse_abi::{Operation, Site};
+use streamhouse_metrics::Label;
+use streamhouse_metrics::sources::of_site;
 
 use super::{Counts, KEPT_AFTER_EXIT, LABEL_SETS_MAX, Labels, SeriesKey, SiteSum};
 
@@ -81,21 +83,39 @@ impl Ledger {
 
     /// Ends a collection: drops what no live process has counted in for long, and gives the rest, sorted.
     pub(super) fn finish(&mut self, now: Instant) -> Vec<SiteSum> {
-        self.ids.retain(|key, id| {
-            // The overflow series stays: which label sets are in it is not known.
-            let expired = |series: &Series| now.duration_since(series.live) >= KEPT_AFTER_EXIT;
-            let drop = key.labels.is_some() && self.series.get(id).is_some_and(expired);
-            if drop {
-                self.series.remove(id);
-            }
-            !drop
-        });
+        self.expire(now);
         let sum = |(key, id): (&SeriesKey, &SeriesId)| {
             let series = self.series.get(id)?;
             let counts = Counts::clone(&series.total);
             Some(SiteSum { key: key.clone(), created: series.created, counts })
         };
         self.ids.iter().filter_map(sum).collect()
+    }
+
+    /// Drops label sets that no process has counted in for long. A histogram leaves the partition out, so the label sets
+    /// that are one histogram go together: without one of them it would go backwards. The overflow series stays: which
+    /// label sets are in it is not known.
+    fn expire(&mut self, now: Instant) {
+        let is_live = |id: &SeriesId| {
+            self.series.get(id).is_some_and(|series| now.duration_since(series.live) < KEPT_AFTER_EXIT)
+        };
+        if self.ids.values().all(is_live) {
+            return;
+        }
+        let live: HashSet<_> =
+            self.ids.iter().filter(|(_, id)| is_live(id)).map(|(key, _)| histogram(key)).collect();
+        let may_go = |key: &SeriesKey| key.labels.is_some() && !live.contains(&histogram(key));
+        let dropped: Vec<SeriesKey> = self
+            .ids
+            .iter()
+            .filter(|(key, id)| !is_live(id) && may_go(key))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in dropped {
+            if let Some(id) = self.ids.remove(&key) {
+                self.series.remove(&id);
+            }
+        }
     }
 
     fn assign(
@@ -129,6 +149,17 @@ impl Ledger {
             id
         })
     }
+}
+
+/// The labels that the histogram of durations of a series has; those of every other metric of the site include them.
+fn histogram(key: &SeriesKey) -> (Site, Option<Operation>, Option<[&str; 3]>) {
+    let has = |label| of_site(key.site).duration.labels.contains(&label);
+    let labels = key.labels.as_ref().map(|labels| {
+        let group = if has(Label::Group) { labels.group.as_str() } else { "" };
+        let topic = if has(Label::Topic) { labels.topic.as_str() } else { "" };
+        [labels.instance_id.as_str(), group, topic]
+    });
+    (key.site, key.operation, labels)
 }
 
 /// One value of the kernel as it was read.
@@ -225,6 +256,23 @@ mod tests {
             collect(&mut ledger, start + KEPT_AFTER_EXIT, &[(key(2, 1), 3, "t")]),
             [("t".to_owned(), 3)]
         );
+    }
+
+    #[test]
+    fn invariant_9_a_partition_is_kept_while_another_one_of_its_histogram_is_live() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let of = |partition| labels("t").map(|labels| Labels { partition: Some(partition), ..labels });
+        ledger.begin();
+        assert!(ledger.fold(&reading(key(1, 1), 7), start, || of(0)));
+        assert!(ledger.add(&reading(key(2, 1), 3), start, || of(1)));
+        ledger.finish(start);
+        let later = start + KEPT_AFTER_EXIT;
+        ledger.begin();
+        assert!(ledger.add(&reading(key(2, 1), 4), later, || unreachable!("the labels are known")));
+        let total: u64 = ledger.finish(later).iter().map(|site| site.counts.operations[0]).sum();
+        assert_eq!(total, 7 + 4);
+        ledger.begin();
+        assert!(ledger.finish(later + KEPT_AFTER_EXIT).is_empty());
     }
 
     #[test]
