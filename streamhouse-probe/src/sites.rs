@@ -151,7 +151,8 @@ pub fn find<'d, R: ReadRef<'d>>(data: R) -> Result<Vec<FoundSite>, Unreadable> {
         .find(|section| sections.section_name(endian, *section) == Ok(NOTES));
     let Some(notes) = notes else { return Ok(Vec::new()) };
     if notes.sh_size(endian) > NOTES_BYTES_MAX {
-        return Err(Unreadable("the note section is too large"));
+        // No compiler leaves as many: whoever made this does not get away unseen.
+        return Ok(vec![FoundSite { name: String::new(), place: Err(Refusal::TooMany) }]);
     }
     let image = Image {
         data,
