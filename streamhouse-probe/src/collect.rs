@@ -7,7 +7,7 @@ mod sums;
 
 pub use sums::{Buckets, Counts, Labels, MapUse, SameFile, SeriesKey, SiteSum, SizeCounts, Sums};
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use aya::maps::MapError;
@@ -45,6 +45,8 @@ pub struct Collector {
     unlabelled_operations: u64,
     /// Targets that are another one: dropped → kept. No kept one is itself dropped.
     merged: HashMap<u32, u32>,
+    /// Targets that values named at the last collection.
+    named: HashSet<u32>,
 }
 
 impl Collector {
@@ -56,6 +58,7 @@ impl Collector {
             processes: Processes::default(),
             unlabelled_operations: 0,
             merged: HashMap::new(),
+            named: HashSet::new(),
         }
     }
 
@@ -76,6 +79,7 @@ impl Collector {
         // First who has exited, then what was counted: what is read of an exited process is final.
         let fates: HashMap<u32, Fate> = held.keys().map(|&tgid| (tgid, self.processes.fate(tgid))).collect();
         let pass = self.read_values(&fates, now)?;
+        self.named = pass.named;
         self.forget(&fates)?;
         Ok(Sums {
             sites: self.ledger.finish(now),
@@ -109,6 +113,30 @@ impl Collector {
         Ok(())
     }
 
+    /// Every target that is the file of `same`, as far as known: a hit arrives through each of them that is attached.
+    pub fn one_file(&self, same: SameFile) -> BTreeSet<u32> {
+        let ends = [self.canonical(same.kept), self.canonical(same.dropped)];
+        let leading = self.merged.iter().filter(|(_, to)| ends.contains(to)).map(|(from, _)| *from);
+        leading.chain(ends).collect()
+    }
+
+    /// Forgets what targets are one file with where nothing depends on it any more: they are not among those `attached`
+    /// since before the last collection, and no value named them there. Every container of one image is a new target
+    /// of the same file, so without this the map would fill.
+    ///
+    /// # Errors
+    ///
+    /// When the map of targets cannot be written.
+    pub fn forget_merged(&mut self, attached: &BTreeSet<u32>) -> Result<(), CollectError> {
+        let gone = |target: &u32| !attached.contains(target) && !self.named.contains(target);
+        let gone: Vec<u32> = self.merged.keys().copied().filter(gone).collect();
+        for target in gone {
+            self.maps.remove_target(target).map_err(in_map(TARGETS))?;
+            self.merged.remove(&target);
+        }
+        Ok(())
+    }
+
     fn canonical(&self, target: u32) -> u32 {
         self.merged.get(&target).copied().unwrap_or(target)
     }
@@ -120,6 +148,7 @@ impl Collector {
         self.ledger.begin();
         for entry in self.maps.values() {
             let (key, value) = entry.map_err(in_map(VALUES))?;
+            pass.named.extend([value.target, value.foreign_target].into_iter().filter_map(target_of));
             if let Some((first, other)) = foreign(&value) {
                 pass.same_file(self.canonical(first), self.canonical(other));
             }
@@ -196,6 +225,8 @@ impl Collector {
 struct Pass {
     held_back: u64,
     same_files: BTreeSet<SameFile>,
+    /// Targets that values are of, or were hit through.
+    named: HashSet<u32>,
 }
 
 impl Pass {
@@ -208,8 +239,12 @@ impl Pass {
 
 /// The first target of a value and the other one it was hit through, if there is one.
 fn foreign(value: &Value) -> Option<(u32, u32)> {
-    let target = |plus_one: u64| u32::try_from(plus_one.checked_sub(1)?).ok();
-    Some((target(value.target)?, target(value.foreign_target)?))
+    Some((target_of(value.target)?, target_of(value.foreign_target)?))
+}
+
+/// The target in a field of a value, which has it plus 1.
+fn target_of(plus_one: u64) -> Option<u32> {
+    u32::try_from(plus_one.checked_sub(1)?).ok()
 }
 
 /// The labels of a value's scope, if they are ready.

@@ -23,7 +23,7 @@ use crate::pages::{self, PageFile, Rejection, Sought};
 use crate::privileges;
 use crate::sites::{self, FoundSite};
 use maps::{Mapped, MappedKind};
-use process::{Exit, Stamp};
+use process::{Exit, Image, Stamp};
 
 /// Sweeps in which the mappings of a new process are read: with the default interval for its first two seconds.
 const SETTLING_SWEEPS: u32 = 4;
@@ -43,6 +43,8 @@ pub struct Binary {
     pub path: PathBuf,
     /// The file, held open: as long as this lives no other file can take its identity.
     pub file: Option<File>,
+    /// Tells whether it was overwritten since; `None` when it could not be opened.
+    stamp: Option<Stamp>,
     /// Its notes.
     pub sites: Vec<FoundSite>,
     /// Why nothing of it can be attached.
@@ -110,6 +112,8 @@ pub struct Discovery {
 #[derive(Debug)]
 struct Known {
     executable: FileId,
+    /// Another one after an exec of the same file.
+    image: Option<Image>,
     /// Ends with the process; `None` when it had gone already.
     exit: Option<Exit>,
     inspections: u32,
@@ -127,9 +131,10 @@ enum PageState {
 }
 
 impl Known {
-    fn new(executable: FileId, exit: Option<Exit>) -> Known {
+    fn new(executable: FileId, image: Option<Image>, exit: Option<Exit>) -> Known {
         Known {
             executable,
+            image,
             exit,
             inspections: 0,
             examined: BTreeSet::new(),
@@ -226,7 +231,10 @@ impl Discovery {
     fn forget_gone(&mut self, present: &BTreeMap<u32, FileId>) -> Vec<Change> {
         let gone = self.processes.extract_if(|pid, known| {
             let exited = known.observed() && known.exit.as_ref().is_none_or(Exit::happened);
-            exited || present.get(pid) != Some(&known.executable)
+            let directory = self.proc.join(pid.to_string());
+            exited
+                || present.get(pid) != Some(&known.executable)
+                || known.observed() && known.image != Image::of(&directory)
         });
         gone.filter(|(_, known)| known.observed()).map(|(pid, _)| Change::Exited { pid }).collect()
     }
@@ -234,7 +242,8 @@ impl Discovery {
     fn visit(&mut self, pid: u32, executable: FileId, changes: &mut Vec<Change>) {
         // Taken out while it is looked at, so that the caches can be used beside it.
         let known = self.processes.remove(&pid);
-        let mut known = known.unwrap_or_else(|| Known::new(executable, Exit::watch(pid)));
+        let mut known = known
+            .unwrap_or_else(|| Known::new(executable, Image::of(&self.directory(pid)), Exit::watch(pid)));
         if known.wants_inspection() {
             let mut news = Vec::new();
             let told = known.observed();
@@ -289,10 +298,13 @@ impl Discovery {
     /// The notes of a file: `None` when it has none of ours. `id` is the file that the process maps, `path` what is
     /// hoped to lead there, `name` what to call it.
     fn examine(&mut self, id: FileId, path: &Path, name: &Path) -> Option<Arc<Binary>> {
-        if let Some(binary) = self.held(id) {
+        let held = self.held(id);
+        let Ok(stat) = rustix::fs::stat(path) else { return held };
+        if let Some(binary) = held
+            && (FileId::of(&stat) != binary.id || binary.stamp == Some(Stamp::of(&stat)))
+        {
             return Some(binary);
         }
-        let stat = rustix::fs::stat(path).ok()?;
         if self.plain.get(&FileId::of(&stat)) == Some(&Stamp::of(&stat)) {
             return None;
         }
@@ -302,21 +314,38 @@ impl Discovery {
             debug!(path = %name.display(), "the name leads to another file than the mapped one");
             return None;
         }
-        if let Some(binary) = self.held(opened) {
-            return Some(binary);
+        let held = self.held(opened);
+        let stamp = Stamp::of(&stat);
+        if let Some(binary) = &held
+            && binary.stamp == Some(stamp)
+        {
+            return held;
         }
         let sites = sites::find_in_file(&file).unwrap_or_else(|error| {
             debug!(path = %name.display(), %error, "a mapped file cannot be examined");
             Vec::new()
         });
-        if sites.is_empty() {
+        if let Some(binary) = &held {
+            // Touched, or overwritten in place: then whoever attached to it has to know, also when no site is left.
+            if binary.sites == sites {
+                return held;
+            }
+        } else if sites.is_empty() {
             if self.plain.len() >= FILES_MAX {
                 self.plain.clear();
             }
-            self.plain.insert(opened, Stamp::of(&stat));
+            self.plain.insert(opened, stamp);
             return None;
         }
-        Some(self.hold(Binary { id: opened, path: name.to_owned(), file: Some(file), sites, problem: None }))
+        let path = name.to_owned();
+        Some(self.hold(Binary {
+            id: opened,
+            path,
+            file: Some(file),
+            stamp: Some(stamp),
+            sites,
+            problem: None,
+        }))
     }
 
     /// The file of this identity, when someone holds it.
@@ -374,7 +403,14 @@ impl Discovery {
 }
 
 impl Binary {
+    /// A file that is not open, for the tests of what follows.
+    #[cfg(test)]
+    pub(crate) fn with_sites(id: FileId, path: PathBuf, sites: Vec<FoundSite>) -> Binary {
+        Binary { id, path, file: None, stamp: None, sites, problem: None }
+    }
+
     fn refused(id: FileId, name: &Path, problem: Problem) -> Binary {
-        Binary { id, path: name.to_owned(), file: None, sites: Vec::new(), problem: Some(problem) }
+        let path = name.to_owned();
+        Binary { id, path, file: None, stamp: None, sites: Vec::new(), problem: Some(problem) }
     }
 }

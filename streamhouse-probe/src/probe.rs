@@ -14,6 +14,10 @@ use crate::own::Own;
 use crate::pages::Pages;
 use crate::targets::{KernelProgram, Targets, TargetsView};
 
+/// How often the kernel's values are read when nobody scrapes: processes that come and go between two sweeps leave
+/// theirs behind, and the maps must not fill with them.
+const COLLECT_INTERVAL: Duration = Duration::from_secs(10);
+
 /// The running probe. One thread sweeps, any number scrape: each takes the lock for as long as it needs the whole.
 #[derive(Debug)]
 pub struct Probe {
@@ -28,6 +32,8 @@ struct Inner {
     pages: Pages,
     scrapes: u64,
     previous_scrape: Option<Duration>,
+    /// When the kernel's values were last read.
+    collected: Instant,
 }
 
 impl Probe {
@@ -43,6 +49,7 @@ impl Probe {
             pages: Pages::default(),
             scrapes: 0,
             previous_scrape: None,
+            collected: Instant::now(),
         };
         Probe { inner: Mutex::new(inner), swept: AtomicBool::new(false) }
     }
@@ -62,9 +69,7 @@ impl Probe {
 
     /// Takes in what a sweep has found.
     pub fn apply(&self, changes: Vec<Change>) {
-        if !changes.is_empty() {
-            self.lock().apply(changes);
-        }
+        self.lock().apply(changes);
         self.swept.store(true, Ordering::Release);
     }
 
@@ -104,7 +109,14 @@ impl Probe {
 impl Inner {
     fn apply(&mut self, changes: Vec<Change>) {
         let now = Instant::now();
-        let mut exits = false;
+        // What a process leaves in the kernel's maps makes room for the next one, also when nobody scrapes. Before any
+        // link goes: files found to be one keep the link that serves both.
+        let exits = changes.iter().any(|change| matches!(change, Change::Exited { .. }));
+        if (exits || now.duration_since(self.collected) >= COLLECT_INTERVAL)
+            && let Err(error) = self.collect(now)
+        {
+            debug!("{error}");
+        }
         for change in changes {
             match change {
                 Change::Maps { pid, binary } => self.targets.mapped(pid, binary),
@@ -114,15 +126,10 @@ impl Inner {
                     self.pages.reject(reason, 1);
                 }
                 Change::Exited { pid } => {
-                    exits = true;
                     self.targets.exited(pid);
                     self.pages.exited(pid, now);
                 }
             }
-        }
-        // What a process leaves in the kernel's maps makes room for the next one, also when nobody scrapes.
-        if exits && let Err(error) = self.collect(now) {
-            debug!("{error}");
         }
     }
 
@@ -130,8 +137,10 @@ impl Inner {
     fn collect(&mut self, now: Instant) -> Result<Option<Sums>, CollectError> {
         let Some(collector) = &mut self.collector else { return Ok(None) };
         let sums = collector.collect(now)?;
+        self.collected = now;
+        collector.forget_merged(&self.targets.attached())?;
         for same in &sums.same_files {
-            self.targets.merge(*same);
+            self.targets.merge(&collector.one_file(*same));
             collector.merge_targets(*same)?;
         }
         Ok(Some(sums))

@@ -8,11 +8,13 @@ use streamhouse_abi::limits::TARGETS_MAX;
 use tracing::{info, warn};
 
 use crate::attach::{Link, Program, SiteOffsets};
-use crate::collect::SameFile;
 use crate::discover::Binary;
 use crate::own::TargetCounts;
 use crate::pages::{Pages, ProcessKey};
 use crate::sites::Refusal;
+
+/// Why a target that was attached is no more.
+const OVERWRITTEN: &str = "the file was overwritten in place while processes ran it; restart them";
 
 /// What attaches, so that tests can do without a kernel.
 pub trait Attach: Send {
@@ -72,10 +74,16 @@ impl<A: Attach> Targets<A> {
 
     /// A process maps a file. The first one makes it a target.
     pub fn mapped(&mut self, pid: u32, binary: Arc<Binary>) {
-        let known = self.targets.values_mut().find(|target| target.binary.id == binary.id);
-        if let Some(target) = known {
-            target.pids.insert(pid);
-            return;
+        for target in self.targets.values_mut().filter(|target| target.binary.id == binary.id) {
+            if target.binary.sites == binary.sites {
+                target.pids.insert(pid);
+                return;
+            }
+            // The kernel would plant by the old offsets into what now runs.
+            if matches!(target.state, State::Attached(_)) {
+                warn!(target_file = %binary.path.display(), "{OVERWRITTEN}");
+                target.state = State::Refused(OVERWRITTEN.to_owned());
+            }
         }
         if self.targets.len() >= TARGETS_MAX as usize {
             warn!(path = %binary.path.display(), "not attached: {TARGETS_MAX} files are observed already");
@@ -133,18 +141,21 @@ impl<A: Attach> Targets<A> {
         });
     }
 
-    /// Two targets are one file: the link of one goes, the other's serves both. The caller then tells the collector.
-    pub fn merge(&mut self, same: SameFile) {
-        let kept = self.targets.get(&same.kept).map_or(same.kept, |target| target.carrier(same.kept));
-        if kept == same.dropped || !self.targets.contains_key(&kept) {
-            return;
-        }
+    /// These targets are one file: one link goes on and serves all of them. The caller then tells the collector.
+    pub fn merge(&mut self, one_file: &BTreeSet<u32>) {
+        let Some(kept) = self.attached().intersection(one_file).next().copied() else { return };
         for (id, target) in &mut self.targets {
-            if *id == same.dropped || target.carrier(*id) == same.dropped {
+            if *id != kept && one_file.contains(&target.carrier(*id)) {
                 info!(target_file = %target.binary.path.display(), "the same file as target {kept}");
                 target.state = State::Same(kept);
             }
         }
+    }
+
+    /// The targets that have a link.
+    pub fn attached(&self) -> BTreeSet<u32> {
+        let attached = |target: &Target<A::Link>| matches!(target.state, State::Attached(_));
+        self.targets.iter().filter(|(_, target)| attached(target)).map(|(id, _)| *id).collect()
     }
 
     /// The numbers for the probe's own metrics.
@@ -343,16 +354,11 @@ mod tests {
 
     fn binary(inode: u64) -> Arc<Binary> {
         let place = SiteOffsets { site: Site::Send, offset: 1, semaphore_offset: 2 };
-        Arc::new(Binary {
-            id: FileId { device: 1, inode },
-            path: format!("/{inode}").into(),
-            file: None,
-            sites: vec![
-                FoundSite { name: "send".to_owned(), place: Ok(place) },
-                FoundSite { name: "x".to_owned(), place: Err(Refusal::UnknownSite) },
-            ],
-            problem: None,
-        })
+        let sites = vec![
+            FoundSite { name: "send".to_owned(), place: Ok(place) },
+            FoundSite { name: "x".to_owned(), place: Err(Refusal::UnknownSite) },
+        ];
+        Arc::new(Binary::with_sites(FileId { device: 1, inode }, format!("/{inode}").into(), sites))
     }
 
     fn attached(targets: &Targets<Paper>) -> Vec<u32> {
@@ -375,14 +381,43 @@ mod tests {
     }
 
     #[test]
+    fn a_file_overwritten_in_place_is_attached_by_its_new_sites_alone() {
+        let mut targets = Targets::new(Paper::default());
+        targets.mapped(10, binary(1));
+        let mut other = Arc::into_inner(binary(1)).expect("ours alone");
+        other.sites.truncate(1);
+        let other = Arc::new(other);
+        targets.mapped(11, other.clone());
+        targets.mapped(12, other);
+        assert_eq!(attached(&targets), [2]);
+        let view = targets.view(&Pages::default());
+        assert_eq!(view.targets[0].reason.as_deref(), Some(OVERWRITTEN));
+        assert_eq!(view.targets[1].processes.len(), 2);
+    }
+
+    #[test]
+    fn a_link_goes_on_though_the_first_target_of_its_file_has_gone() {
+        let mut targets = Targets::new(Paper::default());
+        targets.mapped(10, binary(1));
+        targets.mapped(11, binary(2));
+        targets.exited(10);
+        targets.merge(&BTreeSet::from([1, 2]));
+        assert_eq!(attached(&targets), [2]);
+        // Both would count once 1, 2 and 3 are known to be one.
+        targets.mapped(12, binary(3));
+        targets.merge(&BTreeSet::from([1, 2, 3]));
+        assert_eq!(attached(&targets), [2]);
+    }
+
+    #[test]
     fn two_names_of_one_file_share_a_link_while_either_is_needed() {
         let mut targets = Targets::new(Paper::default());
         targets.mapped(10, binary(1));
         targets.mapped(11, binary(2));
         targets.mapped(12, binary(3));
-        targets.merge(SameFile { kept: 2, dropped: 3 });
+        targets.merge(&BTreeSet::from([2, 3]));
         assert_eq!(attached(&targets), [1, 2]);
-        targets.merge(SameFile { kept: 1, dropped: 2 });
+        targets.merge(&BTreeSet::from([1, 2]));
         assert_eq!(attached(&targets), [1], "what 2 served is served by 1 now");
         assert_eq!(targets.counts().attached, 1);
         let view = targets.view(&Pages::default());

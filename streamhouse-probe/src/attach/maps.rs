@@ -124,6 +124,11 @@ impl Maps {
         self.processes.insert(tgid, Plain(process), 0)
     }
 
+    /// Undoes [`Maps::set_target`].
+    pub(crate) fn remove_target(&mut self, target: u32) -> Result<(), MapError> {
+        found(self.targets.remove(&target)).map(|_| ())
+    }
+
     /// Makes hits of the target `target` count as those of `canonical`.
     pub(crate) fn set_target(&mut self, target: u32, canonical: u32) -> Result<(), MapError> {
         self.targets.insert(target, canonical, 0)

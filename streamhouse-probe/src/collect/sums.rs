@@ -152,12 +152,12 @@ pub struct MapUse {
 
 /// Two targets that are one file below: each hit came through both, and `dropped`'s were ignored.
 ///
-/// Drop the link of `dropped`, then tell [`super::Collector::merge_targets`].
+/// Leave one link of all that are [`super::Collector::one_file`], then tell [`super::Collector::merge_targets`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SameFile {
-    /// The target to keep: the lower number of the two.
+    /// The target whose number stands for both: the lower one.
     pub kept: u32,
-    /// The target to drop.
+    /// The other one.
     pub dropped: u32,
 }
 

@@ -1,5 +1,6 @@
 //! Lines of `/proc/PID/maps` → the files a process executes from, and its state page.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -37,13 +38,9 @@ pub(super) fn read(process: &Path) -> io::Result<Vec<Mapped>> {
 }
 
 fn parse(text: &[u8]) -> Vec<Mapped> {
-    let mut found: Vec<Mapped> = Vec::new();
-    for mapped in text.split(|byte| *byte == b'\n').filter_map(parse_line) {
-        if !found.iter().any(|known| known.id == mapped.id) {
-            found.push(mapped);
-        }
-    }
-    found
+    let mut seen = HashSet::new();
+    let lines = text.split(|byte| *byte == b'\n').filter_map(parse_line);
+    lines.filter(|mapped| seen.insert(mapped.id)).collect()
 }
 
 /// `start-end perms offset major:minor inode   path`, see proc_pid_maps(5).

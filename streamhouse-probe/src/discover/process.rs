@@ -45,6 +45,26 @@ pub(super) fn same_file(mapped: FileId, opened: FileId) -> bool {
     mapped.inode == opened.inode && (mapped.device == opened.device || anonymous)
 }
 
+/// Which program image a process runs: each exec lays out its memory anew, at random places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Image {
+    code: u64,
+    stack: u64,
+}
+
+impl Image {
+    /// `None` when it cannot be told.
+    pub(super) fn of(process: &Path) -> Option<Image> {
+        let stat = std::fs::read(process.join("stat")).ok()?;
+        // The name is in parentheses and may hold anything; see proc_pid_stat(5) for the fields after it.
+        let fields = &stat[stat.iter().rposition(|byte| *byte == b')')? + 1..];
+        let mut fields = std::str::from_utf8(fields).ok()?.split_ascii_whitespace();
+        let mut next = |skipped| fields.nth(skipped)?.parse().ok();
+        // Fields 26 and 28; the first one after the name is 3.
+        Some(Image { code: next(23)?, stack: next(1)? })
+    }
+}
+
 /// What changes when a file's content does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {

@@ -161,6 +161,48 @@ fn exec_makes_another_process_of_the_same_number() {
 }
 
 #[test]
+fn exec_of_the_same_file_is_another_process_too() {
+    let mut world = World::new();
+    let agent = world.file("agent", &file_with_sites());
+    let process = world.process(&agent, "");
+    let runs = |stack: u64| {
+        let stat = format!("7 (a) b) S {} 4096 5000 {stack} 0\n", "1 ".repeat(22));
+        std::fs::write(process.directory.join("stat"), stat).expect("written");
+    };
+    runs(1);
+    assert_eq!(world.sweep(), [format!("{} maps agent", process.pid())]);
+    assert_eq!(world.sweep(), [""; 0]);
+    runs(2);
+    let again = [format!("{} exited", process.pid()), format!("{} maps agent", process.pid())];
+    assert_eq!(world.sweep(), again);
+}
+
+#[test]
+fn a_file_overwritten_while_it_is_held_is_parsed_again() {
+    let mut world = World::new();
+    let agent = world.file("agent", &file_with_sites());
+    let first = world.process(&agent, "");
+    let changes = world.discovery.sweep();
+    let [Change::Maps { binary: before, .. }] = &changes[..] else { panic!("{changes:?}") };
+    let touched = |seconds| {
+        let file = File::options().write(true).open(&agent).expect("it exists");
+        file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(seconds)).expect("ours");
+    };
+    touched(1);
+    let second = world.process(&agent, "");
+    let changes = world.discovery.sweep();
+    let [Change::Maps { binary: same, .. }] = &changes[..] else { panic!("{changes:?}") };
+    assert!(Arc::ptr_eq(before, same), "its sites are where they were");
+    world.file("agent", &plain_file());
+    touched(2);
+    let third = world.process(&agent, "");
+    let changes = world.discovery.sweep();
+    let [Change::Maps { pid, binary: after }] = &changes[..] else { panic!("{changes:?}") };
+    assert_eq!((*pid, after.id, &after.sites[..]), (third.pid(), before.id, &[][..]));
+    drop((first, second));
+}
+
+#[test]
 fn a_file_that_changes_is_parsed_again() {
     let mut world = World::new();
     let path = world.file("service", &plain_file());

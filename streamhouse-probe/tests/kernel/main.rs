@@ -35,6 +35,7 @@ const TRIALS: &[(&str, Body)] = &[
     ("values_are_held_back_until_their_labels_can_be_read", refusals::held_back),
     ("one_file_under_two_targets_counts_once", targets::two_links),
     ("targets_found_to_be_one_go_on_as_one", targets::merged),
+    ("targets_that_are_gone_are_forgotten", targets::forgotten),
     ("semaphores_are_up_while_attached_only", lifecycle::semaphores),
     ("a_killed_probe_leaves_no_trace", lifecycle::killed_probe),
     ("totals_outlive_their_process", lifecycle::exited_process),

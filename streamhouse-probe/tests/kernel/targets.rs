@@ -1,6 +1,9 @@
 //! One file attached twice, as happens through two overlay mounts of one lower file.
 
+use std::collections::BTreeSet;
+
 use streamhouse_abi::Site;
+use streamhouse_abi::limits::TARGETS_MAX;
 use streamhouse_abi::map::Counter;
 use streamhouse_probe::collect::SameFile;
 
@@ -57,4 +60,34 @@ pub(crate) fn merged() {
     let sums = observer.sums();
     assert_eq!(succeeded(&of(&sums, Site::Poll, "before").counts).0, expected + HITS);
     assert_eq!(succeeded(&of(&sums, Site::Poll, "between").counts).0, 3 * HITS);
+}
+
+/// Each container of an image is a target of its own, of one file; a node sees more of them than the map has room for.
+pub(crate) fn forgotten() {
+    let mut observer = Observer::new();
+    let link = observer.attach_raw(1);
+    let scope = RawScope::new("containers");
+    let attached = BTreeSet::from([1]);
+    for dropped in 2..TARGETS_MAX + 10 {
+        hit(&scope, 1);
+        observer.sums();
+        observer.collector.forget_merged(&attached).expect("the map can be written");
+        observer.collector.merge_targets(SameFile { kept: 1, dropped }).expect("the map has room");
+    }
+    assert_eq!(
+        succeeded(&of(&observer.sums(), Site::Poll, "containers").counts).0,
+        u64::from(TARGETS_MAX) + 8
+    );
+    // What a value is of stays known, whoever is attached by now.
+    let second = observer.attach_raw(5_000);
+    drop(link);
+    let same = SameFile { kept: 1, dropped: 5_000 };
+    observer.collector.merge_targets(same).expect("the map has room");
+    hit(&scope, 1);
+    observer.sums();
+    observer.collector.forget_merged(&BTreeSet::from([5_000])).expect("the map can be written");
+    assert_eq!(observer.collector.one_file(same), BTreeSet::from([1, 5_000]));
+    hit(&scope, 1);
+    assert_eq!(observer.sums().counter(Counter::Foreign), 0);
+    drop(second);
 }
