@@ -25,10 +25,9 @@ impl Progress {
         let bar = progress_is_seen(screen_is_free).then(|| {
             let bar = ProgressBar::with_draw_target(records, ProgressDrawTarget::hidden());
             let template = match records {
-                Some(_) => {
-                    "{elapsed} [{bar:30}] {human_pos}/{human_len} records, {per_sec}, {msg}, {eta} left"
-                }
-                None => "{elapsed} {human_pos} records, {per_sec}, {msg}",
+                // The bar takes what is left of the line: a line that wraps could not be drawn over.
+                Some(_) => "{elapsed} {wide_bar} {human_pos}/{human_len} records, {msg}, {eta} left",
+                None => "{elapsed} {human_pos} records, {msg}",
             };
             let style = ProgressStyle::with_template(template).expect("the templates above are well-formed");
             bar.with_style(style)
@@ -48,8 +47,9 @@ impl Progress {
             bar.set_draw_target(ProgressDrawTarget::stderr());
         }
         self.next_update = now + REDRAW;
-        let per_second = counts.bytes as f64 / (now - self.started).as_secs_f64();
-        bar.set_message(format!("{}/s", human_bytes(per_second)));
+        let seconds = (now - self.started).as_secs_f64();
+        let bytes = human_bytes(counts.bytes as f64 / seconds);
+        bar.set_message(format!("{:.0} records/s, {bytes}/s", counts.records as f64 / seconds));
         bar.set_position(counts.records);
     }
 
