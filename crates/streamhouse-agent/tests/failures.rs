@@ -2,9 +2,11 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
 use streamhouse_core::ErrorKind;
 use support::faults::{CommitFault, PutFault};
 use support::{Client, Log, batch, kind, stamped, until};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 /// For tests that wait for a lease term: long enough that a busy machine renews in time.
 const SHORT_LEASES: [&str; 4] = ["--lease-term", "2s", "--heartbeat-interval", "500ms"];
@@ -135,4 +137,38 @@ async fn a_flush_that_is_given_up_is_found_again_by_its_retry() {
     assert_eq!(client.stored(stamped(0, 9, 2, "hung")).await, 2);
     assert_eq!(log.values(0).await, ["done", "next", "hung"]);
     agent.shutdown().await;
+}
+
+/// The levels of what the flusher logs.
+#[derive(Clone, Default)]
+struct Levels(Arc<Mutex<Vec<tracing::Level>>>);
+
+impl<S: tracing::Subscriber> Layer<S> for Levels {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == "streamhouse_agent::flush::steps" {
+            self.0.lock().unwrap().push(*event.metadata().level());
+        }
+    }
+}
+
+/// On one thread, so that this test's listener hears its own agent and no other.
+#[tokio::test]
+async fn an_outage_is_logged_when_it_begins_and_when_it_ends() {
+    let levels = Levels::default();
+    let _listening = tracing::subscriber::set_default(tracing_subscriber::registry().with(levels.clone()));
+    let log = Log::new(1).await;
+    let (agent, faults) = log.faulty_agent(&[]).await;
+    let client = Client::connect(agent.grpc_address()).await;
+    faults.puts([PutFault::Full; 3]);
+    faults.commits([CommitFault::Refused; 2]);
+    for _ in 0..5 {
+        assert_eq!(kind(&client.one(batch(0, &["x"], None)).await), Some(ErrorKind::Unavailable));
+    }
+    for offset in 0..2 {
+        assert_eq!(client.stored(batch(0, &["x"], None)).await, offset);
+    }
+    agent.shutdown().await;
+    let heard = levels.0.lock().unwrap().clone();
+    let count = |level| heard.iter().filter(|heard| **heard == level).count();
+    assert_eq!((count(tracing::Level::WARN), count(tracing::Level::INFO)), (1, 1), "{heard:?}");
 }

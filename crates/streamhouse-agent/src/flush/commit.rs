@@ -46,7 +46,7 @@ async fn outcome(store: &dyn MetadataStore, flush: &Flush) -> Option<Vec<RangeOu
     loop {
         match store.flush_outcome(flush).await {
             Ok(outcome) => return outcome,
-            Err(error) => tracing::warn!(segment = %flush.segment, %error, "the outcome is still unknown"),
+            Err(error) => tracing::debug!(segment = %flush.segment, %error, "the outcome is still unknown"),
         }
         sleep(RETRY_PAUSE).await;
     }

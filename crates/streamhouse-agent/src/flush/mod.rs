@@ -90,6 +90,8 @@ pub(crate) struct Flusher {
     /// Waits for the commit before it.
     stored: Option<Flight>,
     committing: Option<Step<Commit>>,
+    /// The last flush failed, and that was told.
+    failing: bool,
     draining: bool,
 }
 
@@ -111,6 +113,7 @@ impl Flusher {
             storing: None,
             stored: None,
             committing: None,
+            failing: false,
             draining: false,
         }
     }

@@ -87,7 +87,7 @@ impl Flusher {
         match result {
             Ok(()) => self.stored = Some(flight),
             Err(error) => {
-                tracing::warn!(segment = %flight.segment, %error, "a flush failed");
+                self.tell_failure(&flight, &error);
                 // After a timeout the object may still come to be.
                 self.discard(&flight);
                 self.roll_back(flight.ranges, &error);
@@ -124,15 +124,29 @@ impl Flusher {
         match commit {
             Commit::Done(outcomes) => self.settle(flight, &outcomes),
             Commit::Refused(error) => {
-                tracing::warn!(segment = %flight.segment, %error, "a commit was refused");
+                let error = WriteError::Commit(error);
+                self.tell_failure(&flight, &error);
                 self.discard(&flight);
-                self.roll_back(flight.ranges, &WriteError::Commit(error));
+                self.roll_back(flight.ranges, &error);
             }
             Commit::Unknown => self.abandon(flight),
         }
     }
 
+    /// Says that a flush failed: aloud for the first of a row, since a full disk fails many a second.
+    fn tell_failure(&mut self, flight: &Flight, error: &WriteError) {
+        let segment = &flight.segment;
+        if std::mem::replace(&mut self.failing, true) {
+            tracing::debug!(%segment, %error, "a flush failed");
+        } else {
+            tracing::warn!(%segment, %error, "a flush failed; those that follow are told at level DEBUG until one succeeds");
+        }
+    }
+
     fn settle(&mut self, flight: Flight, outcomes: &[RangeOutcome]) {
+        if std::mem::take(&mut self.failing) {
+            tracing::info!("flushes succeed again");
+        }
         if outcomes.iter().all(|outcome| *outcome == RangeOutcome::Fenced) {
             self.discard(&flight);
         }
