@@ -2,13 +2,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Json, Response};
 use axum::routing::get;
 use axum::{Router, extract};
-use tokio::net::TcpListener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 use crate::encode::ClassicBuckets;
 use crate::probe::Probe;
@@ -19,6 +24,16 @@ const INDEX: &str = "<!doctype html><title>StreamHouse probe</title><h1>StreamHo
     <li><a href=\"/metrics\">/metrics</a>: what the observed processes do\
     <li><a href=\"/targets\">/targets</a>: which files and sites are attached, and why not\
     <li><a href=\"/health\">/health</a>, <a href=\"/ready\">/ready</a></ul>\n";
+
+/// Connections served at a time; later ones wait. Each may hold a page.
+const CONNECTIONS_MAX: usize = 64;
+/// A request's head has to arrive within this, and so has the next request of a connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection is asked to end after this, and cut off after as long again: whoever reads a page a byte at a time
+/// does not keep its place for good.
+const CONNECTION_LIFETIME: Duration = Duration::from_secs(120);
+/// Pause after a connection could not be accepted, as when no file may be opened any more.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The address could not be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -46,20 +61,54 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
     TcpListener::bind(address).await.map_err(|cause| BindError { address, cause })
 }
 
-/// Answers requests until the listener fails.
-///
-/// # Errors
-///
-/// When connections cannot be accepted any more.
-pub async fn serve(listener: TcpListener, probe: Arc<Probe>, buckets: ClassicBuckets) -> std::io::Result<()> {
-    let router = Router::new()
+/// Answers requests, for ever.
+pub async fn serve(listener: TcpListener, probe: Arc<Probe>, buckets: ClassicBuckets) -> ! {
+    let router = router(probe, buckets);
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let place = places.clone().acquire_owned().await.expect("nobody closes it");
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let router = router.clone();
+                tokio::spawn(async move {
+                    answer(stream, router).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves one connection to its end.
+async fn answer(stream: TcpStream, router: Router) {
+    let mut settings = http1::Builder::new();
+    settings.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let connection = settings.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let ended = match tokio::time::timeout(CONNECTION_LIFETIME, connection.as_mut()).await {
+        Ok(ended) => ended,
+        Err(_) => {
+            connection.as_mut().graceful_shutdown();
+            tokio::time::timeout(CONNECTION_LIFETIME, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!("a connection has failed: {error}");
+    }
+}
+
+fn router(probe: Arc<Probe>, buckets: ClassicBuckets) -> Router {
+    Router::new()
         .route("/", get(|| async { Html(INDEX) }))
         .route("/metrics", get(metrics))
         .route("/targets", get(targets))
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
-        .with_state(Served { probe, buckets });
-    axum::serve(listener, router).await
+        .with_state(Served { probe, buckets })
 }
 
 async fn metrics(State(served): extract::State<Served>) -> Response {
@@ -130,6 +179,25 @@ mod tests {
         assert!(get(address, "/ready").await.starts_with("HTTP/1.1 503"));
         probe.apply(Vec::new());
         assert!(get(address, "/ready").await.starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_sends_no_head_is_cut_off_and_keeps_nobody_out() {
+        let (address, _probe) = start().await;
+        let mut slow = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            let mut stream = TcpStream::connect(address).await.expect("listening");
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: ").await.expect("sent");
+            slow.push(stream);
+        }
+        // Waits for a place; the clock runs ahead while nothing else happens.
+        assert!(get(address, "/health").await.starts_with("HTTP/1.1 200"));
+        for mut stream in slow {
+            let mut answer = Vec::new();
+            // Closed, or closed with what was sent still unread.
+            let _ = stream.read_to_end(&mut answer).await;
+            assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{answer:?}");
+        }
     }
 
     #[tokio::test]

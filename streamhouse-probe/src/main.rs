@@ -126,7 +126,7 @@ impl Run {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         tokio::select! {
-            ended = http::serve(listener, probe, self.classic_buckets_per_octave) => ended.context("cannot serve any more"),
+            never = http::serve(listener, probe, self.classic_buckets_per_octave) => never,
             _ = &mut sweeps => bail!("the sweeps have ended by a panic; this is a defect of the probe"),
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
