@@ -1,7 +1,7 @@
 //! `streamhouse consume`: reads records for a group.
 
 use crate::args::Places;
-use crate::output::{Output, human_bytes, human_records, note};
+use crate::output::{Output, STDOUT_FAILED, human_bytes, human_records, note};
 use crate::parse::{self, CommitEvery};
 use crate::printer::Printer;
 use crate::progress::Progress;
@@ -212,7 +212,11 @@ impl Run {
             Ok(()) => Ok(true),
             Err(error) => {
                 self.committable = false;
-                if error.kind() == io::ErrorKind::BrokenPipe { Ok(false) } else { Err(error.into()) }
+                if error.kind() == io::ErrorKind::BrokenPipe {
+                    Ok(false)
+                } else {
+                    Err(anyhow::Error::new(error).context(STDOUT_FAILED))
+                }
             }
         }
     }

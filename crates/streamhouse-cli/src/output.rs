@@ -1,10 +1,13 @@
 //! What is shown: tables and sentences for people, JSON for machines.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 use streamhouse_core::ErrorKind;
+
+/// What went wrong when an error comes from there.
+pub(crate) const STDOUT_FAILED: &str = "standard output cannot be written";
 
 /// How results are shown on standard output.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +26,7 @@ impl Output {
         match io::stdout().write_all(text.as_bytes()) {
             // The reader has seen enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => Ok(other?),
+            other => other.context(STDOUT_FAILED),
         }
     }
 }
@@ -149,7 +152,6 @@ pub(crate) fn human_duration(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyhow::Context;
 
     #[test]
     fn tables_are_aligned() {
