@@ -142,7 +142,10 @@ impl Pages {
         let mut merged = BTreeMap::new();
         let mut budget = SCRAPE_BYTES_MAX;
         let mut live = std::mem::take(&mut self.live);
-        for page in live.values_mut() {
+        // Small pages first: what one process says too much of must not take the room of all others.
+        let mut pages: Vec<&mut LivePage> = live.values_mut().collect();
+        pages.sort_by_cached_key(|page| page.file.used_bytes());
+        for page in pages {
             if let Some(slots) = self.read_page(&page.file, &mut budget) {
                 self.fold_retired(page, &slots, now);
                 for slot in &slots {

@@ -94,6 +94,11 @@ fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
 }
 
 impl PageFile {
+    /// How many bytes are in use just now, as the page says; 0 when it cannot be believed.
+    pub(super) fn used_bytes(&self) -> usize {
+        read_head(&self.file, self.size).ok().flatten().map_or(0, |head| head.used_bytes)
+    }
+
     /// Copies what is in use into `buffer` and reads it. `budget` is how many bytes may still be read, and is lowered.
     ///
     /// # Errors

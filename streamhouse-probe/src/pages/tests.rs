@@ -390,6 +390,27 @@ fn series_and_memory_are_bounded() {
     assert_eq!(pages.read(now).series.len(), SERIES_MAX);
 }
 
+#[test]
+fn a_page_of_too_much_takes_no_room_of_the_others() {
+    let (mut pages, now) = (Pages::default(), Instant::now());
+    let mut hog = Writer::new(Role::Agent, "hog");
+    for partition in 0..PAGE_SLOTS_MAX as u32 {
+        let labels =
+            hog.words([KIND_LABEL_SET, LabelSet::NONE, LabelSet::NONE, LabelSet::NONE, partition, 0, 0, 0]);
+        hog.slot(Gauge::ConsumerLagRecords, labels, 1, 1);
+    }
+    let mut small = Writer::new(Role::Consumer, "small");
+    let labels = small.labels("g", "orders", Some(1));
+    small.slot(Gauge::ConsumerLagRecords, labels, 5, 42);
+    for pid in 0..40 {
+        pages.add(pid, if pid % 8 == 7 { small.page() } else { hog.page() });
+    }
+    let state = pages.read(now);
+    assert_eq!(state.series.len(), SERIES_MAX);
+    assert!(state.series.iter().any(|(key, value)| &*key.labels.instance_id == "small" && *value == 42));
+    assert!(state.rejected[&Rejection::TooManySeries] > 0);
+}
+
 fn a_page() -> Vec<u8> {
     let mut writer = Writer::new(Role::Consumer, "instance");
     let labels = writer.labels("group", "topic", Some(1));
