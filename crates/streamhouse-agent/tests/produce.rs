@@ -72,7 +72,6 @@ async fn what_is_wrong_is_refused_with_a_sentence_and_the_rest_is_written() {
     cut.batch.truncate(70);
     let mut too_large = good.clone();
     too_large.batch = vec![0; BATCH_BYTES_MAX + 1].into();
-    let epoch = ProducerStamp { producer_id: 1, epoch: 1, base_sequence: 0 };
     let cases = [
         (damaged(0), ErrorKind::Corrupt, "fails its checksum"),
         (cut, ErrorKind::Corrupt, "was cut or damaged"),
@@ -80,7 +79,6 @@ async fn what_is_wrong_is_refused_with_a_sentence_and_the_rest_is_written() {
         (named("unknown"), ErrorKind::NotFound, "streamhouse topic create unknown"),
         (batch(7, &["x"], None), ErrorKind::NotFound, "the topic has 1 partitions"),
         (too_large, ErrorKind::Invalid, "send smaller ones"),
-        (batch(0, &["x"], Some(epoch)), ErrorKind::Invalid, "takes a new producer id"),
     ];
     let mut request: Vec<_> = cases.iter().map(|(batch, ..)| batch.clone()).collect();
     request.insert(3, good.clone());
@@ -250,5 +248,30 @@ async fn a_request_of_more_batches_than_it_may_have_is_refused_unread() {
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
     assert!(status.message().contains("send its batches in several requests"), "{status}");
     assert_eq!(log.values(0).await.len(), REQUEST_BATCHES_MAX);
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_its_producer_has_given_up_is_not_stored_behind_what_came_after_it() {
+    let of = |epoch, base_sequence, value: &str| {
+        batch(0, &[value], Some(ProducerStamp { producer_id: 9, epoch, base_sequence }))
+    };
+    let log = Log::new(1).await;
+    let agent = log.agent().await;
+    let client = Client::connect(agent.grpc_address()).await;
+    assert_eq!(client.stored(of(0, 0, "first")).await, 0);
+    assert_eq!(client.stored(of(1, 0, "third")).await, 1);
+    let check = async |client: &Client| {
+        let late = client.one(of(0, 1, "second")).await;
+        assert_eq!(kind(&late), Some(ErrorKind::Invalid), "{}", late.message);
+        assert!(late.message.contains("epoch 0, which ended"), "{}", late.message);
+        assert_eq!(client.stored(of(1, 0, "third")).await, 1);
+    };
+    check(&client).await;
+    agent.shutdown().await;
+    // The next agent knows the epochs from the metadata store.
+    let agent = log.agent().await;
+    check(&Client::connect(agent.grpc_address()).await).await;
+    assert_eq!(log.values(0).await, ["first", "third"]);
     agent.shutdown().await;
 }

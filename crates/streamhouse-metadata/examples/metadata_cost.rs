@@ -94,7 +94,7 @@ fn range(at: &TopicPartition, base_offset: u64) -> FlushRange {
         bytes: 10_000,
         index_position: 10_000,
         index_bytes: 64,
-        producers: vec![ProducerState { producer_id: 1, batches: vec![batch; 5] }],
+        producers: vec![ProducerState { producer_id: 1, epoch: 0, batches: vec![batch; 5] }],
     }
 }
 

@@ -34,9 +34,10 @@ CREATE TABLE producers (
     topic_id    INTEGER NOT NULL,
     partition   INTEGER NOT NULL,
     producer_id INTEGER NOT NULL,
+    epoch       INTEGER NOT NULL,
     batches     TEXT    NOT NULL,
     updated_ms  INTEGER NOT NULL,
-    PRIMARY KEY (topic_id, partition, producer_id),
+    PRIMARY KEY (topic_id, partition, producer_id, epoch),
     FOREIGN KEY (topic_id, partition) REFERENCES partitions (topic_id, partition)
 ) STRICT, WITHOUT ROWID;
 

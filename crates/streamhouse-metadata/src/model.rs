@@ -74,6 +74,8 @@ pub struct Lease {
 pub struct ProducerState {
     /// From [`Agents::new_producer_id`](crate::Agents::new_producer_id).
     pub producer_id: u64,
+    /// The producer raises it when it gives up on batches that it has sent; each epoch has its own sequence.
+    pub epoch: i16,
     /// At most [`IDEMPOTENCE_WINDOW`](streamhouse_core::limits::IDEMPOTENCE_WINDOW) batches.
     pub batches: Vec<SequencedBatch>,
 }

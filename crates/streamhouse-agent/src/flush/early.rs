@@ -1,5 +1,6 @@
 //! When batches that overtook another of their producer are given up.
 
+use super::window::ProducerEpoch;
 use super::writer::PartitionWriter;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -10,8 +11,8 @@ use tokio::time::Instant;
 /// that the others are not coming.
 const EARLY_WAIT: Duration = Duration::from_millis(500);
 
-/// A producer's id and the first sequence of its batch.
-pub(super) type EarlyKey = (u64, i32);
+/// A producer's epoch and the first sequence of its batch.
+pub(super) type EarlyKey = (ProducerEpoch, i32);
 
 /// The early batches of all partitions by age. The batches themselves are with their writers.
 #[derive(Debug, Default)]

@@ -1,5 +1,6 @@
 //! A partition's batches that have their offsets and are not answered yet.
 
+use super::window::ProducerEpoch;
 use crate::append::Waiter;
 use crate::error::WriteError;
 use std::{collections::BTreeMap, sync::Arc};
@@ -49,13 +50,13 @@ impl PlacedBatches {
     }
 
     /// The batches that carry a producer's sequence, by producer, in their order.
-    pub(super) fn by_producer(&self) -> BTreeMap<u64, Vec<SequencedBatch>> {
-        let mut by_producer = BTreeMap::<u64, Vec<SequencedBatch>>::new();
+    pub(super) fn by_producer(&self) -> BTreeMap<ProducerEpoch, Vec<SequencedBatch>> {
+        let mut by_producer = BTreeMap::<ProducerEpoch, Vec<SequencedBatch>>::new();
         for PlacedBatch { base_offset, records, stamp, .. } in &self.batches {
-            if let Some(ProducerStamp { producer_id, base_sequence, .. }) = *stamp {
+            if let Some(ProducerStamp { producer_id, epoch, base_sequence }) = *stamp {
                 let (records, base_offset) = (*records, *base_offset);
                 let batch = SequencedBatch { base_sequence, records, base_offset };
-                by_producer.entry(producer_id).or_default().push(batch);
+                by_producer.entry((producer_id, epoch)).or_default().push(batch);
             }
         }
         by_producer

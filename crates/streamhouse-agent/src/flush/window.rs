@@ -1,8 +1,9 @@
-//! The duplicate check: what is known of one producer's last batches in one partition (invariant 4).
+//! The duplicate check: what is known of the last batches of one producer's epoch in one partition (invariant 4).
 //!
 //! The check covers batches that wait or are in flight as well as committed ones. A producer numbers its records from 0
-//! in each partition; a batch's base sequence must be the one after the last record received. A producer that starts
-//! over takes a new producer id, so the only epoch is 0.
+//! in each partition and epoch; a batch's base sequence must be the one after the last record received. A producer that
+//! gives up on batches it has sent raises its epoch: once a batch of an epoch was received, those of lower ones that are
+//! still on their way are refused, so that none is stored behind what was sent after it.
 
 use std::collections::VecDeque;
 use streamhouse_core::{ErrorKind, limits::IDEMPOTENCE_WINDOW};
@@ -28,7 +29,7 @@ pub(super) enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SequenceError {
     #[error(
-        "the batch with sequence {sequence} came before the one with {expected}, which has not come; send both again, in order. A producer that cannot takes a new producer id"
+        "the batch with sequence {sequence} came before the one with {expected}, which has not come; send both again, in order. A producer that cannot raises its epoch"
     )]
     Gap { sequence: i32, expected: i32 },
     #[error(
@@ -43,22 +44,27 @@ pub(crate) enum SequenceError {
         "{IDEMPOTENCE_WINDOW} batches of this producer wait already; send the next when one is acknowledged"
     )]
     WindowFull,
-    #[error("producer epoch {0} is not supported; a producer that starts over takes a new producer id")]
-    Epoch(i16),
+    #[error(
+        "the batch is of the producer's epoch {epoch}, which ended when a batch of a higher one came; it was given up by its producer, do not send it again"
+    )]
+    Superseded { epoch: i16 },
 }
 
 impl SequenceError {
     pub(crate) const fn kind(&self) -> ErrorKind {
         match self {
             SequenceError::Gap { .. } | SequenceError::WindowFull => ErrorKind::Retry,
-            SequenceError::Old { .. } | SequenceError::Changed { .. } | SequenceError::Epoch(_) => {
+            SequenceError::Old { .. } | SequenceError::Changed { .. } | SequenceError::Superseded { .. } => {
                 ErrorKind::Invalid
             }
         }
     }
 }
 
-/// One producer in one partition. `W` waits for the outcome of a retry.
+/// A producer and its epoch.
+pub(super) type ProducerEpoch = (u64, i16);
+
+/// One epoch of a producer in one partition. `W` waits for the outcome of a retry.
 #[derive(Debug)]
 pub(super) struct Window<W> {
     /// Oldest first, at most [`IDEMPOTENCE_WINDOW`].
@@ -143,10 +149,14 @@ impl<W> Window<W> {
     }
 
     /// The state to store with a commit of `batches`, which are the oldest pending ones.
-    pub(super) fn state_after(&self, producer_id: u64, batches: &[SequencedBatch]) -> ProducerState {
+    pub(super) fn state_after(
+        &self,
+        (producer_id, epoch): ProducerEpoch,
+        batches: &[SequencedBatch],
+    ) -> ProducerState {
         let skip = (self.committed.len() + batches.len()).saturating_sub(IDEMPOTENCE_WINDOW);
         let batches = self.committed.iter().chain(batches).skip(skip).copied().collect();
-        ProducerState { producer_id, batches }
+        ProducerState { producer_id, epoch, batches }
     }
 
     /// The oldest pending batch was committed: gives the retries that wait for it.
@@ -266,7 +276,7 @@ mod tests {
         window.commit(batch(0, 10, 100));
         window.commit(batch(10, 10, 110));
         let flush = [batch(20, 10, 120), batch(30, 10, 130)];
-        let state = window.state_after(7, &flush);
+        let state = window.state_after((7, 0), &flush);
         assert_eq!(
             state.batches.iter().map(|batch| batch.base_sequence).collect::<Vec<_>>(),
             [0, 10, 20, 30]
@@ -275,7 +285,7 @@ mod tests {
         let mut window = Window::<()>::load(&state.batches);
         window.push(40, 1);
         window.push(41, 1);
-        let state = window.state_after(7, &[batch(40, 1, 140), batch(41, 1, 141)]);
+        let state = window.state_after((7, 0), &[batch(40, 1, 140), batch(41, 1, 141)]);
         assert_eq!(
             state.batches.iter().map(|batch| batch.base_sequence).collect::<Vec<_>>(),
             [10, 20, 30, 40, 41]
@@ -361,7 +371,7 @@ mod tests {
                     Step::CommitOldest => {
                         if !pending.is_empty() {
                             let oldest = pending.remove(0);
-                            let state = window.state_after(1, &[oldest]);
+                            let state = window.state_after((1, 0), &[oldest]);
                             window.commit(oldest);
                             log.push(oldest);
                             let remembered = &log[log.len().saturating_sub(IDEMPOTENCE_WINDOW)..];

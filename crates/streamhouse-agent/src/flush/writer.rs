@@ -2,19 +2,19 @@
 
 use super::early::EarlyKey;
 use super::placed::PlacedBatches;
-use super::window::{SequenceError, Verdict, Window};
+use super::window::{ProducerEpoch, SequenceError, Verdict, Window};
 use crate::append::{Batch, Waiter};
 use crate::error::WriteError;
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::{ops::Bound, sync::Arc};
 use streamhouse_core::{batch::ProducerStamp, limits::IDEMPOTENCE_WINDOW};
 use streamhouse_hooks::Scope;
 use streamhouse_metadata::{Lease, ProducerState, SequencedBatch};
 use tokio::time::Instant;
 
 /// Producers that a partition's duplicate check remembers, at about 200 bytes each. Those that wrote last are kept; one
-/// that is forgotten and comes back is told that batches are missing, and takes a new producer id.
+/// that is forgotten and comes back is told that batches are missing, and raises its epoch.
 const PRODUCERS_MAX: usize = 1 << 16;
 
 /// One lease's writer. A new grant makes a new writer.
@@ -25,11 +25,11 @@ pub(super) struct PartitionWriter {
     scope: Arc<Scope>,
     /// Offset of the next record that goes into a segment: the high watermark and what is in flight (invariant 2).
     next_offset: u64,
-    windows: HashMap<u64, Window<Waiter>>,
+    windows: BTreeMap<ProducerEpoch, Window<Waiter>>,
     waiting: VecDeque<Batch>,
     /// Whether the flusher has it in its queue of partitions to flush.
     queued: bool,
-    /// Batches that overtook another of their producer on the way, by producer and sequence.
+    /// Batches that overtook another of their producer on the way, by producer, epoch and sequence.
     early: BTreeMap<EarlyKey, Early>,
 }
 
@@ -51,9 +51,11 @@ pub(super) enum Admitted {
 
 impl PartitionWriter {
     pub(super) fn new(id: u64, lease: &Lease, scope: Scope) -> PartitionWriter {
-        let windows =
-            lease.producers.iter().map(|producer| (producer.producer_id, Window::load(&producer.batches)));
-        let mut windows: HashMap<_, _> = windows.collect();
+        let windows = lease
+            .producers
+            .iter()
+            .map(|producer| ((producer.producer_id, producer.epoch), Window::load(&producer.batches)));
+        let mut windows: BTreeMap<_, _> = windows.collect();
         forget_oldest(&mut windows, PRODUCERS_MAX);
         PartitionWriter {
             id,
@@ -73,15 +75,16 @@ impl PartitionWriter {
             self.waiting.push_back(batch);
             return Admitted::Waits;
         };
-        if stamp.epoch != 0 {
-            return self.refuse(batch, SequenceError::Epoch(stamp.epoch));
+        let producer = producer_epoch(&stamp);
+        if self.is_superseded(producer) {
+            return self.refuse(batch, SequenceError::Superseded { epoch: stamp.epoch });
         }
-        let window = self.windows.entry(stamp.producer_id).or_default();
+        let window = self.windows.entry(producer).or_default();
         match window.check(stamp.base_sequence, batch.records) {
             Ok(Verdict::Next) => {
                 window.push(stamp.base_sequence, batch.records);
                 self.waiting.push_back(batch);
-                self.admit_followers(stamp.producer_id);
+                self.admit_followers(producer);
                 Admitted::Waits
             }
             Ok(Verdict::Committed(offset)) => {
@@ -97,10 +100,17 @@ impl PartitionWriter {
         }
     }
 
+    /// Whether a batch of a higher epoch of the producer waits or was stored.
+    fn is_superseded(&self, (producer_id, epoch): ProducerEpoch) -> bool {
+        let higher = (Bound::Excluded((producer_id, epoch)), Bound::Included((producer_id, i16::MAX)));
+        self.windows.range(higher).any(|(_, window)| !window.is_empty())
+    }
+
     /// Requests of one producer race each other through the agent, so a batch may arrive before its predecessor.
     fn hold(&mut self, stamp: ProducerStamp, batch: Batch, now: Instant) -> Admitted {
-        let key = (stamp.producer_id, stamp.base_sequence);
-        let held = self.early_of(stamp.producer_id).count();
+        let producer = producer_epoch(&stamp);
+        let key = (producer, stamp.base_sequence);
+        let held = self.early_of(producer).count();
         if held >= IDEMPOTENCE_WINDOW - 1 && !self.early.contains_key(&key) {
             return self.refuse(batch, SequenceError::WindowFull);
         }
@@ -111,13 +121,13 @@ impl PartitionWriter {
         Admitted::Early(key)
     }
 
-    fn early_of(&self, producer_id: u64) -> impl Iterator<Item = &Early> {
-        self.early.range((producer_id, 0)..=(producer_id, i32::MAX)).map(|(_, early)| early)
+    fn early_of(&self, producer: ProducerEpoch) -> impl Iterator<Item = &Early> {
+        self.early.range((producer, 0)..=(producer, i32::MAX)).map(|(_, early)| early)
     }
 
-    fn admit_followers(&mut self, producer_id: u64) {
-        let Some(window) = self.windows.get_mut(&producer_id) else { return };
-        while let Some(early) = self.early.remove(&(producer_id, window.next_sequence())) {
+    fn admit_followers(&mut self, producer: ProducerEpoch) {
+        let Some(window) = self.windows.get_mut(&producer) else { return };
+        while let Some(early) = self.early.remove(&(producer, window.next_sequence())) {
             let base_sequence = early.batch.stamp.map_or(0, |stamp| stamp.base_sequence);
             match window.check(base_sequence, early.batch.records) {
                 Ok(_) => {
@@ -140,24 +150,25 @@ impl PartitionWriter {
     }
 
     fn refuse_gap(&self, batch: Batch) {
-        let stamp = batch.stamp.map_or((0, 0), |stamp| (stamp.producer_id, stamp.base_sequence));
-        let expected = self.windows.get(&stamp.0).map_or(0, Window::next_sequence);
-        batch.waiter.resolve(&self.scope, Err(SequenceError::Gap { sequence: stamp.1, expected }.into()));
+        let Some(stamp) = batch.stamp else { return };
+        let expected = self.windows.get(&producer_epoch(&stamp)).map_or(0, Window::next_sequence);
+        let gap = SequenceError::Gap { sequence: stamp.base_sequence, expected };
+        batch.waiter.resolve(&self.scope, Err(gap.into()));
     }
 
     fn refuse(&mut self, batch: Batch, error: SequenceError) -> Admitted {
         batch.waiter.resolve(&self.scope, Err(error.into()));
         if let Some(stamp) = batch.stamp {
-            self.forget_if_empty(stamp.producer_id);
+            self.forget_if_empty(producer_epoch(&stamp));
         }
         Admitted::Settled
     }
 
-    fn forget_if_empty(&mut self, producer_id: u64) {
-        if self.early_of(producer_id).next().is_none()
-            && self.windows.get(&producer_id).is_some_and(Window::is_empty)
+    fn forget_if_empty(&mut self, producer: ProducerEpoch) {
+        if self.early_of(producer).next().is_none()
+            && self.windows.get(&producer).is_some_and(Window::is_empty)
         {
-            self.windows.remove(&producer_id);
+            self.windows.remove(&producer);
         }
     }
 
@@ -176,7 +187,7 @@ impl PartitionWriter {
             taken += bytes.len();
             contents.push(bytes);
             if let Some(stamp) = stamp
-                && let Some(window) = self.windows.get_mut(&stamp.producer_id)
+                && let Some(window) = self.windows.get_mut(&producer_epoch(&stamp))
             {
                 window.place(stamp.base_sequence, self.next_offset);
             }
@@ -188,16 +199,16 @@ impl PartitionWriter {
 
     /// The state of the producers that wrote `batches`, to be stored with their commit.
     pub(super) fn producers_after(&self, batches: &PlacedBatches) -> Vec<ProducerState> {
-        let state = |(producer_id, batches): (u64, Vec<SequencedBatch>)| {
-            self.windows.get(&producer_id).map(|window| window.state_after(producer_id, &batches))
+        let state = |(producer, batches): (ProducerEpoch, Vec<SequencedBatch>)| {
+            self.windows.get(&producer).map(|window| window.state_after(producer, &batches))
         };
         batches.by_producer().into_iter().filter_map(state).collect()
     }
 
     /// Batches are committed: remembers them and answers their retries.
     pub(super) fn committed(&mut self, batches: &PlacedBatches) {
-        for (producer_id, batches) in batches.by_producer() {
-            let Some(window) = self.windows.get_mut(&producer_id) else { continue };
+        for (producer, batches) in batches.by_producer() {
+            let Some(window) = self.windows.get_mut(&producer) else { continue };
             for batch in batches {
                 for retry in window.commit(batch) {
                     retry.resolve(&self.scope, Ok(batch.base_offset));
@@ -228,8 +239,12 @@ impl PartitionWriter {
     }
 }
 
+fn producer_epoch(stamp: &ProducerStamp) -> ProducerEpoch {
+    (stamp.producer_id, stamp.epoch)
+}
+
 /// When there are more windows than `max`, keeps the newer half, so that it is seldom done.
-fn forget_oldest<W>(windows: &mut HashMap<u64, Window<W>>, max: usize) {
+fn forget_oldest<W>(windows: &mut BTreeMap<ProducerEpoch, Window<W>>, max: usize) {
     if windows.len() > max {
         let mut offsets: Vec<_> = windows.values().map(Window::newest_offset).collect();
         let (_, oldest_kept, _) = offsets.select_nth_unstable(windows.len() - max / 2);
@@ -246,15 +261,13 @@ mod tests {
     fn the_producers_that_wrote_last_are_remembered() {
         let window =
             |base_offset| Window::<()>::load(&[SequencedBatch { base_sequence: 0, records: 1, base_offset }]);
-        let mut windows: HashMap<_, _> = (0..10).map(|number| (number, window(number * 100))).collect();
+        let mut windows: BTreeMap<_, _> = (0..10).map(|number| ((number, 0), window(number * 100))).collect();
         forget_oldest(&mut windows, 10);
         assert_eq!(windows.len(), 10);
         let mut waits = window(0);
         waits.push(1, 1);
-        windows.insert(10, waits);
+        windows.insert((10, 0), waits);
         forget_oldest(&mut windows, 10);
-        let mut kept: Vec<_> = windows.into_keys().collect();
-        kept.sort_unstable();
-        assert_eq!(kept, [6, 7, 8, 9, 10]);
+        assert!(windows.into_keys().map(|(producer_id, _)| producer_id).eq(6..=10));
     }
 }

@@ -128,7 +128,7 @@ enum Content {
     Unstamped(BatchBuilder),
     /// Sent before, or about to be; without bytes only while they are finished outside of the lane's lock.
     Stamped {
-        producer_id: u64,
+        stamp: ProducerStamp,
         bytes: Bytes,
     },
 }
@@ -160,11 +160,11 @@ impl SealedBatch {
         self.sent_ns.first().copied().unwrap_or_default()
     }
 
-    /// The producer id it was first sent with, if it was sent.
-    pub(crate) fn producer_id(&self) -> Option<u64> {
+    /// What it was first sent with, if it was sent.
+    pub(crate) fn stamp(&self) -> Option<ProducerStamp> {
         match &self.content {
             Content::Unstamped(_) => None,
-            Content::Stamped { producer_id, .. } => Some(*producer_id),
+            Content::Stamped { stamp, .. } => Some(*stamp),
         }
     }
 
@@ -178,11 +178,11 @@ impl SealedBatch {
 
     /// Takes the content to be finished with `stamp`, unless it has its stamp already.
     pub(crate) fn draft(&mut self, stamp: ProducerStamp) -> Draft {
-        let taken = Content::Stamped { producer_id: stamp.producer_id, bytes: Bytes::new() };
+        let taken = Content::Stamped { stamp, bytes: Bytes::new() };
         match std::mem::replace(&mut self.content, taken) {
             Content::Unstamped(builder) => Draft::Unstamped(builder, stamp),
-            Content::Stamped { producer_id, bytes } => {
-                self.content = Content::Stamped { producer_id, bytes: bytes.clone() };
+            Content::Stamped { stamp, bytes } => {
+                self.content = Content::Stamped { stamp, bytes: bytes.clone() };
                 Draft::Finished(bytes)
             }
         }

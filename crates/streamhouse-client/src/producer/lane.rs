@@ -11,7 +11,8 @@
 //!
 //! When a batch that was sent fails for good, the agent still waits for its sequence. Every later batch that carries a
 //! sequence too is then given up with it (whether it was stored may be unknown, and sending it again under another
-//! number could store it twice), and the lane goes on with a new producer id from sequence 0.
+//! number could store it twice), and the lane goes on in the next epoch of its producer id from sequence 0: once the agent
+//! has seen that, it refuses what may still be on its way from the epoch before, which would be stored out of order.
 
 use crate::error::{ClientError, Result};
 use crate::lock;
@@ -51,7 +52,7 @@ struct State {
     pending_gauge: Gauge,
     /// Bytes and records of the last sealed batch: what the next makes room for.
     last_size: (usize, usize),
-    /// Producer id and next sequence; `None` until a new id has come.
+    /// Producer id, epoch and next sequence; `None` when the epochs are used up, until a new id has come.
     stamp: Option<ProducerStamp>,
     /// Waits for the dispatcher to find a holder or a producer id.
     asking: bool,
@@ -239,7 +240,7 @@ impl Lane {
             Step::Wait { until_ns: deadline_ns }
         } else if state.not_before_ns > now_ns {
             Step::Wait { until_ns: state.not_before_ns.min(deadline_ns) }
-        } else if first.producer_id().is_none() && state.stamp.is_none() {
+        } else if first.stamp().is_none() && state.stamp.is_none() {
             Step::AskId { deadline_ns }
         } else {
             Step::Send { deadline_ns }
@@ -367,7 +368,7 @@ impl State {
         while let Some(first) = self.sealed.front()
             && now_ns >= first.opened_ns().saturating_add(timeout_ns)
         {
-            let stamped = first.producer_id().is_some();
+            let stamped = first.stamp().is_some();
             let Some(batch) = self.sealed.pop_front() else { break };
             let error = ClientError::DeliveryTimeout {
                 partition: partition.clone(),
@@ -382,20 +383,20 @@ impl State {
         failed
     }
 
-    /// After a sent batch has failed for good: fails the others that carry a sequence, and asks for a new id.
+    /// After a sent batch has failed for good: fails the others that carry a sequence, and begins a new epoch.
     fn give_up_stamped(
         &mut self,
         cause: &Arc<str>,
         partition: &TopicPartition,
         failed: &mut Vec<FailedBatch>,
     ) {
-        let stamped = self.sealed.iter().take_while(|batch| batch.producer_id().is_some()).count();
+        let stamped = self.sealed.iter().take_while(|batch| batch.stamp().is_some()).count();
         let given_up = self.sealed.drain(..stamped).map(|batch| {
             let error = ClientError::Abandoned { partition: partition.clone(), cause: Arc::clone(cause) };
             (batch, error)
         });
         failed.extend(given_up);
-        self.stamp = None;
+        self.stamp = self.stamp.and_then(next_epoch);
         self.attempt = 0;
     }
 
@@ -403,33 +404,30 @@ impl State {
     fn draft(&mut self, room_bytes: usize, batches_max: usize) -> Vec<(Draft, u64)> {
         let mut drafts: Vec<(Draft, u64)> = Vec::new();
         let mut room = room_bytes;
-        // The agent keeps order by sequence, that is within one producer id: a request has batches of one only.
-        let Some(id) =
-            self.sealed.front().and_then(|first| first.producer_id().or(Some(self.stamp?.producer_id)))
-        else {
+        // The agent keeps order by sequence, that is within one epoch: a request has batches of one only.
+        let Some(first) = self.sealed.front().and_then(|first| first.stamp().or(self.stamp)) else {
             return drafts;
         };
+        let is_same =
+            |stamp: &ProducerStamp| (stamp.producer_id, stamp.epoch) == (first.producer_id, first.epoch);
         for batch in self.sealed.iter_mut().take(IDEMPOTENCE_WINDOW.min(batches_max)) {
             let size = batch.wire_bytes_max();
             if size > room {
                 break;
             }
-            let stamp = match (batch.producer_id(), &mut self.stamp) {
-                (Some(producer_id), _) => ProducerStamp { producer_id, epoch: 0, base_sequence: 0 },
-                (None, Some(next)) if next.producer_id == id => {
+            let stamp = match (batch.stamp(), &mut self.stamp) {
+                (Some(stamp), _) if is_same(&stamp) => stamp,
+                (None, Some(next)) if is_same(next) => {
                     let Some(end) = next.base_sequence.checked_add(batch.records() as i32) else {
-                        // The numbers are used up: go on from 0 under a new id, once these are answered.
-                        self.stamp = None;
+                        // The numbers are used up: go on from 0 in the next epoch, once these are answered.
+                        self.stamp = next_epoch(*next);
                         break;
                     };
                     let base_sequence = std::mem::replace(&mut next.base_sequence, end);
                     ProducerStamp { base_sequence, ..*next }
                 }
-                (None, _) => break,
+                (Some(_) | None, _) => break,
             };
-            if stamp.producer_id != id {
-                break;
-            }
             room -= size;
             drafts.push((batch.draft(stamp), batch.record_bytes));
         }
@@ -440,6 +438,10 @@ impl State {
 
 fn first_stamp(producer_id: u64) -> ProducerStamp {
     ProducerStamp { producer_id, epoch: 0, base_sequence: 0 }
+}
+
+fn next_epoch(stamp: ProducerStamp) -> Option<ProducerStamp> {
+    stamp.epoch.checked_add(1).map(|epoch| ProducerStamp { epoch, base_sequence: 0, ..stamp })
 }
 
 /// The error of a record that fits no batch, before it waits for room it would never get.

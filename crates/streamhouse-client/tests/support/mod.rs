@@ -163,8 +163,8 @@ pub struct Writer {
 #[derive(Default)]
 struct State {
     epochs: HashMap<TopicPartition, u64>,
-    /// What was received, per producer and partition.
-    sequences: HashMap<(u64, TopicPartition), Vec<SequencedBatch>>,
+    /// What was received, per producer, epoch and partition.
+    sequences: HashMap<(u64, i16, TopicPartition), Vec<SequencedBatch>>,
     segments: u128,
     requests: u64,
     request_batches: Vec<usize>,
@@ -258,7 +258,8 @@ impl Writer {
                 continue;
             }
             let stamp = header.producer.expect("a producer stamps its batches");
-            let known = state.sequences.entry((stamp.producer_id, partition.clone())).or_default();
+            let known =
+                state.sequences.entry((stamp.producer_id, stamp.epoch, partition.clone())).or_default();
             if let Some(before) = known.iter().find(|batch| batch.base_sequence == stamp.base_sequence) {
                 assert_eq!(before.records, header.records, "a retry is the very batch");
                 results.push(BatchResult { base_offset: before.base_offset, ..BatchResult::default() });

@@ -45,10 +45,10 @@ const FORGET_SILENT_PRODUCERS: &str = concat!(
 );
 
 pub(super) const SELECT_PRODUCERS: &str = "
-    SELECT j.key, p.producer_id, p.batches
+    SELECT j.key, p.producer_id, p.epoch, p.batches
     FROM json_each(?1) AS j
     CROSS JOIN producers p ON p.topic_id = j.value ->> 0 AND p.partition = j.value ->> 1
-    ORDER BY j.key, p.producer_id";
+    ORDER BY j.key, p.producer_id, p.epoch";
 
 /// Materialized, because the planner would otherwise read all partitions and go through the list for each.
 pub(super) const RENEW: &str = concat!(
@@ -170,14 +170,15 @@ impl SqliteMetadataStore {
             .execute(&mut *connection)
             .await
             .map_err(|error| self.failed(error))?;
-        let rows: Vec<(i64, i64, String)> = sqlx::query_as(SELECT_PRODUCERS)
+        let rows: Vec<(i64, i64, i64, String)> = sqlx::query_as(SELECT_PRODUCERS)
             .bind(&partitions)
             .fetch_all(connection)
             .await
             .map_err(|error| self.failed(error))?;
         let mut producers: HashMap<usize, Vec<ProducerState>> = HashMap::new();
-        for (index, producer_id, batches) in rows {
-            let state = ProducerState { producer_id: unsigned(producer_id)?, batches: window(&batches)? };
+        for (index, producer_id, epoch, batches) in rows {
+            let (producer_id, epoch) = (unsigned(producer_id)?, unsigned(epoch)?);
+            let state = ProducerState { producer_id, epoch, batches: window(&batches)? };
             producers.entry(unsigned(index)?).or_default().push(state);
         }
         Ok(producers)

@@ -2,7 +2,7 @@
 
 use super::{SqliteMetadataStore, json, now_ms, signed, unsigned};
 use crate::error::{MetadataError, Result};
-use crate::model::{Flush, FlushRange, RangeOutcome, SegmentRange};
+use crate::model::{Flush, FlushRange, ProducerState, RangeOutcome, SegmentRange};
 use crate::store::{Segments, Topics};
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
@@ -42,10 +42,10 @@ pub(super) const INSERT_RANGES: &str = "
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, ?2, value ->> 4, value ->> 5, value ->> 6, value ->> 7
     FROM json_each(?1)";
 
-/// A row: `[topic_id, partition, producer_id, batches]`. The `WHERE` keeps `ON` from being read as a join's.
+/// A row: `[topic_id, partition, producer_id, epoch, batches]`. The `WHERE` keeps `ON` from being read as a join's.
 pub(super) const UPSERT_PRODUCERS: &str = "
-    INSERT INTO producers (topic_id, partition, producer_id, batches, updated_ms)
-    SELECT value ->> 0, value ->> 1, value ->> 2, value -> 3, ?2 FROM json_each(?1) WHERE true
+    INSERT INTO producers (topic_id, partition, producer_id, epoch, batches, updated_ms)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value -> 4, ?2 FROM json_each(?1) WHERE true
     ON CONFLICT DO UPDATE SET batches = excluded.batches, updated_ms = excluded.updated_ms";
 
 /// A row asked: `[topic, partition, base_offset]`. No row at all when the segment is not there.
@@ -224,7 +224,8 @@ impl SqliteMetadataStore {
                     .iter()
                     .map(|batch| (batch.base_sequence, batch.records, batch.base_offset))
                     .collect();
-                rows.push((topic_id, range.partition.partition, producer.producer_id, batches));
+                let ProducerState { producer_id, epoch, .. } = producer;
+                rows.push((topic_id, range.partition.partition, producer_id, epoch, batches));
             }
         }
         if rows.is_empty() {

@@ -133,8 +133,9 @@ async fn what_this_version_did_not_write_is_corrupt() {
 async fn a_producer_that_is_silent_for_a_day_is_forgotten_at_the_next_grant() {
     let (_directory, store) = leased().await;
     let mut first = flush(1, 0);
-    first.ranges[0].producers =
-        [1, 2].map(|producer_id| crate::ProducerState { producer_id, batches: Vec::new() }).to_vec();
+    first.ranges[0].producers = [1, 2]
+        .map(|producer_id| crate::ProducerState { producer_id, epoch: 0, batches: Vec::new() })
+        .to_vec();
     store.commit_flush(&first).await.unwrap();
     let age = "UPDATE producers SET updated_ms = updated_ms - 86400000 - 1000 WHERE producer_id = 1";
     sqlx::query(age).execute(&store.writer).await.unwrap();

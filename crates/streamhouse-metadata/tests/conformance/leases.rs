@@ -92,13 +92,19 @@ pub(crate) async fn a_grant_says_where_the_partition_stands(store: &dyn Metadata
     let fresh = leased(store, "orders", 2, "a").await;
     assert!(fresh.iter().all(|lease| lease.producers.is_empty()));
     let batch = |base_sequence, base_offset| SequencedBatch { base_sequence, records: 5, base_offset };
-    let window =
-        |producer_id, batches: &[SequencedBatch]| ProducerState { producer_id, batches: batches.to_vec() };
+    let window = |producer_id, epoch, batches: &[SequencedBatch]| ProducerState {
+        producer_id,
+        epoch,
+        batches: batches.to_vec(),
+    };
     let mut first = range(&at("orders", 1), 1, 0, 5);
-    first.producers = vec![window(9, &[batch(0, 0)])];
+    first.producers = vec![window(9, 0, &[batch(0, 0)])];
     let mut second = range(&at("orders", 1), 1, 5, 10);
-    second.producers =
-        vec![window(9, &[batch(0, 0), batch(5, 5)]), window(u64::MAX >> 1, &[batch(i32::MAX, 10)])];
+    second.producers = vec![
+        window(9, 0, &[batch(0, 0), batch(5, 5)]),
+        window(9, 1, &[batch(0, 5)]),
+        window(u64::MAX >> 1, 0, &[batch(i32::MAX, 10)]),
+    ];
     for range in [first, second.clone()] {
         assert_eq!(store.commit_flush(&flush("a", vec![range])).await.unwrap(), [COMMITTED]);
     }
@@ -108,7 +114,7 @@ pub(crate) async fn a_grant_says_where_the_partition_stands(store: &dyn Metadata
     assert_eq!(granted[0].producers, []);
     assert_eq!(granted[1].watermarks, Watermarks { log_start: 0, high_watermark: 15 });
     let mut producers = granted[1].producers.clone();
-    producers.sort_by_key(|producer| producer.producer_id);
+    producers.sort_by_key(|producer| (producer.producer_id, producer.epoch));
     assert_eq!(producers, second.producers);
 }
 

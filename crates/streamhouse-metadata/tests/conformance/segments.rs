@@ -166,7 +166,7 @@ pub(crate) async fn ranges_of_unknown_partitions_are_not_found(store: &dyn Metad
 pub(crate) async fn producers_are_kept_where_the_range_stands(store: &dyn MetadataStore) {
     leased(store, "orders", 2, "a").await;
     let batches = vec![SequencedBatch { base_sequence: 0, records: 1, base_offset: 0 }];
-    let producers = vec![ProducerState { producer_id: 1, batches }];
+    let producers = vec![ProducerState { producer_id: 1, epoch: i16::MAX, batches }];
     let mut ranges = vec![range(&at("orders", 0), 1, 0, 1), range(&at("orders", 1), 2, 0, 1)];
     for range in &mut ranges {
         range.producers = producers.clone();
@@ -183,7 +183,8 @@ pub(crate) async fn impossible_flushes_are_refused(store: &dyn MetadataStore) {
     leased(store, "orders", 2, "a").await;
     let good = || range(&at("orders", 0), 1, 0, 1);
     let batch = SequencedBatch { base_sequence: 0, records: 1, base_offset: 0 };
-    let window = |producer_id, batches| vec![ProducerState { producer_id, batches: vec![batch; batches] }];
+    let window =
+        |producer_id, batches| vec![ProducerState { producer_id, epoch: 0, batches: vec![batch; batches] }];
     let impossible = [
         ("no partition", vec![]),
         ("a partition twice", vec![good(), good()]),

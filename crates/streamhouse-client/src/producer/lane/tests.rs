@@ -40,10 +40,10 @@ fn with_batches(count: u64) -> (Arc<Lane>, Config) {
     (lane, config)
 }
 
-/// Producer id and sequence of each batch.
-fn stamps(taken: &[Outgoing]) -> Vec<(u64, i32)> {
+/// Producer id, epoch and sequence of each batch.
+fn stamps(taken: &[Outgoing]) -> Vec<(u64, i16, i32)> {
     let stamp = |outgoing: &Outgoing| BatchHeader::check(&outgoing.bytes).unwrap().producer.unwrap();
-    taken.iter().map(stamp).map(|stamp| (stamp.producer_id, stamp.base_sequence)).collect()
+    taken.iter().map(stamp).map(|stamp| (stamp.producer_id, stamp.epoch, stamp.base_sequence)).collect()
 }
 
 fn errors(failed: &[FailedBatch]) -> Vec<&'static str> {
@@ -89,13 +89,13 @@ fn a_full_batch_wakes_the_dispatcher_and_moves_records_without_a_key_on() {
 fn a_request_takes_a_window_and_a_retry_the_same_bytes() {
     let (lane, _) = with_batches(7);
     let first = lane.take(usize::MAX, usize::MAX);
-    assert_eq!(stamps(&first), (0..5).map(|sequence| (7, sequence)).collect::<Vec<_>>());
+    assert_eq!(stamps(&first), (0..5).map(|sequence| (7, 0, sequence)).collect::<Vec<_>>());
     let again = Answer::Again("busy".into());
     let mut answers = vec![Answer::Stored(0), again.clone(), again.clone(), again.clone(), again];
     let settled = lane.settle(answers.clone());
     assert_eq!((settled.stored.len(), settled.again), (1, Some(1)));
     let second = lane.take(usize::MAX, usize::MAX);
-    assert_eq!(stamps(&second), (1..6).map(|sequence| (7, sequence)).collect::<Vec<_>>());
+    assert_eq!(stamps(&second), (1..6).map(|sequence| (7, 0, sequence)).collect::<Vec<_>>());
     assert!(first[1..].iter().zip(&second).all(|(first, second)| first.bytes == second.bytes));
     // Failures in a row are counted until everything was stored.
     assert_eq!(lane.settle(std::mem::take(&mut answers)).again, Some(2));
@@ -140,23 +140,35 @@ fn a_batch_that_was_never_sent_expires_alone() {
     let (step, failed) = lane.step(1 + TIMEOUT_NS, false, &config);
     assert_eq!(errors(&failed), ["timeout", "timeout"]);
     assert_eq!(step, Step::Send { deadline_ns: 2 + TIMEOUT_NS });
-    assert_eq!(stamps(&lane.take(usize::MAX, usize::MAX)), [(7, 0)], "no gap is left");
+    assert_eq!(stamps(&lane.take(usize::MAX, usize::MAX)), [(7, 0, 0)], "no gap is left");
 }
 
 #[test]
-fn with_a_sent_batch_those_behind_it_that_were_sent_expire_and_a_new_id_is_taken() {
+fn with_a_sent_batch_those_behind_it_that_were_sent_expire_and_a_new_epoch_begins() {
     let (lane, config) = with_batches(7);
     lane.take(usize::MAX, usize::MAX);
     lane.settle(vec![Answer::Again("busy".into()); 5]);
     let (step, failed) = lane.step(TIMEOUT_NS, false, &config);
     assert_eq!(errors(&failed), ["timeout", "abandoned", "abandoned", "abandoned", "abandoned"]);
     assert!(failed[1].1.to_string().contains("busy"), "{}", failed[1].1);
+    assert_eq!(step, Step::Send { deadline_ns: 5 + TIMEOUT_NS });
+    assert_eq!(stamps(&lane.take(usize::MAX, usize::MAX)), [(7, 1, 0), (7, 1, 1)]);
+}
+
+#[test]
+fn after_the_last_epoch_a_new_id_is_taken() {
+    let (lane, config) = with_batches(7);
+    lock(&lane.state).stamp = Some(ProducerStamp { epoch: i16::MAX, ..first_stamp(7) });
+    lane.take(usize::MAX, usize::MAX);
+    lane.settle(vec![Answer::Again("busy".into()); 5]);
+    let (step, _) = lane.step(TIMEOUT_NS, false, &config);
     assert_eq!(step, Step::AskId { deadline_ns: 5 + TIMEOUT_NS });
+    assert!(lane.take(usize::MAX, usize::MAX).is_empty());
     lane.ask();
     assert_eq!(lane.step(TIMEOUT_NS, false, &config).0, Step::Wait { until_ns: 5 + TIMEOUT_NS });
     lane.set_producer_id(8);
     lane.answered(None);
-    assert_eq!(stamps(&lane.take(usize::MAX, usize::MAX)), [(8, 0), (8, 1)]);
+    assert_eq!(stamps(&lane.take(usize::MAX, usize::MAX)), [(8, 0, 0), (8, 0, 1)]);
 }
 
 #[test]
@@ -168,21 +180,20 @@ fn what_is_refused_for_good_takes_along_what_was_sent_behind_it() {
     let settled = lane.settle(vec![Answer::Stored(0), refused, again.clone(), again.clone(), again]);
     assert_eq!(errors(&settled.failed), ["refused", "abandoned", "abandoned", "abandoned"]);
     assert_eq!((settled.stored.len(), settled.again), (1, None));
-    assert!(lane.take(usize::MAX, usize::MAX).is_empty(), "the last waits for a new id");
+    assert_eq!(stamps(&lane.take(usize::MAX, usize::MAX)), [(7, 1, 0)], "the last was not sent before");
 }
 
 #[test]
-fn numbers_that_are_used_up_start_over_under_a_new_id() {
+fn numbers_that_are_used_up_start_over_in_a_new_epoch() {
     let (lane, config) = with_batches(3);
     lock(&lane.state).stamp = Some(ProducerStamp { base_sequence: i32::MAX - 2, ..first_stamp(7) });
-    assert_eq!(stamps(&lane.take(usize::MAX, usize::MAX)), [(7, i32::MAX - 2), (7, i32::MAX - 1)]);
+    assert_eq!(stamps(&lane.take(usize::MAX, usize::MAX)), [(7, 0, i32::MAX - 2), (7, 0, i32::MAX - 1)]);
     lane.settle(vec![Answer::Stored(0), Answer::Again("busy".into())]);
-    lane.set_producer_id(8);
-    // The old number goes out by itself: the agent keeps order within one id only.
-    assert_eq!(stamps(&lane.take(usize::MAX, usize::MAX)), [(7, i32::MAX - 1)]);
+    // The old number goes out by itself: the agent keeps order within one epoch only.
+    assert_eq!(stamps(&lane.take(usize::MAX, usize::MAX)), [(7, 0, i32::MAX - 1)]);
     lane.settle(vec![Answer::Stored(1)]);
     assert!(matches!(lane.step(0, false, &config).0, Step::Send { .. }));
-    assert_eq!(stamps(&lane.take(usize::MAX, usize::MAX)), [(8, 0)]);
+    assert_eq!(stamps(&lane.take(usize::MAX, usize::MAX)), [(7, 1, 0)]);
 }
 
 #[test]
