@@ -23,7 +23,7 @@ use liveness::{Fate, Processes};
 
 /// Label sets kept at most, of all sites together; later ones are counted in their site's overflow series.
 pub const LABEL_SETS_MAX: usize = 4096;
-/// How long a label set is served after its last process has exited.
+/// How long a label set is served after its last process has exited; less when room for label sets gets scarce.
 pub const KEPT_AFTER_EXIT: Duration = Duration::from_secs(15 * 60);
 
 /// The maps could not be read or written.

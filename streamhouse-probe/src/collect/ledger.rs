@@ -4,7 +4,7 @@
 //! process has exited its last reading moves into `folded` in the same step as it leaves the kernel's map.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use streamhouse_abi::map::{Key, Sizes, Value};
 use streamhouse_abi::{Operation, Site};
@@ -12,6 +12,9 @@ use streamhouse_metrics::Label;
 use streamhouse_metrics::sources::of_site;
 
 use super::{Counts, KEPT_AFTER_EXIT, LABEL_SETS_MAX, Labels, SeriesKey, SiteSum};
+
+/// From as many label sets on, those without a process go at once.
+const SCARCE: usize = LABEL_SETS_MAX / 4 * 3;
 
 /// Number of a series; not reused.
 type SeriesId = u64;
@@ -96,9 +99,11 @@ impl Ledger {
     /// that are one histogram go together: without one of them it would go backwards. The overflow series stays: which
     /// label sets are in it is not known.
     fn expire(&mut self, now: Instant) {
-        let is_live = |id: &SeriesId| {
-            self.series.get(id).is_some_and(|series| now.duration_since(series.live) < KEPT_AFTER_EXIT)
-        };
+        // When room gets scarce nothing is kept of processes that have gone: one that starts again and again with new
+        // labels must not leave none for others.
+        let kept = if self.ids.len() < SCARCE { KEPT_AFTER_EXIT } else { Duration::from_nanos(1) };
+        let is_live =
+            |id: &SeriesId| self.series.get(id).is_some_and(|series| now.duration_since(series.live) < kept);
         if self.ids.values().all(is_live) {
             return;
         }
@@ -182,7 +187,6 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
     use streamhouse_abi::map::STATUS_SLOTS;
     use streamhouse_abi::{Role, bucket};
 
@@ -282,6 +286,26 @@ mod tests {
         assert!(!ledger.add(&reading(key(1, 1), 7), now, || None));
         assert!(!ledger.fold(&reading(key(1, 1), 7), now, || None));
         assert!(ledger.finish(now).is_empty());
+    }
+
+    #[test]
+    fn processes_that_come_and_go_leave_room_for_others() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        for round in 0..10 {
+            let now = start + Duration::from_secs(round);
+            ledger.begin();
+            assert!(ledger.add(&reading(key(1, 1), round), now, || labels("stays")));
+            for scope in 0..500 {
+                let topic = format!("{round} {scope}");
+                assert!(ledger.fold(&reading(key(2, 500 * round + scope), 1), now, || labels(&topic)));
+            }
+            let sums = ledger.finish(now);
+            assert!(
+                sums.iter().all(|site| site.key.labels.is_some()),
+                "round {round}: one is in the overflow series"
+            );
+            assert!(totals(&sums).contains(&("stays".to_owned(), round)));
+        }
     }
 
     #[test]
