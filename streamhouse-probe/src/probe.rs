@@ -109,14 +109,18 @@ impl Probe {
 impl Inner {
     fn apply(&mut self, changes: Vec<Change>) {
         let now = Instant::now();
-        // What a process leaves in the kernel's maps makes room for the next one, also when nobody scrapes. Before any
-        // link goes: files found to be one keep the link that serves both.
-        let exits = changes.iter().any(|change| matches!(change, Change::Exited { .. }));
-        if (exits || now.duration_since(self.collected) >= COLLECT_INTERVAL)
-            && let Err(error) = self.collect(now)
-        {
-            debug!("{error}");
+        let exited = |change: &Change| match change {
+            Change::Exited { pid } => Some(*pid),
+            _ => None,
+        };
+        // Before a link goes that may serve other processes too: files found to be one keep it. Every other one goes
+        // first of all.
+        if changes.iter().filter_map(exited).any(|pid| self.targets.has_twin(pid)) {
+            self.collect_unasked(now);
         }
+        // What a process leaves in the kernel's maps makes room for the next one, also when nobody scrapes.
+        let is_due = changes.iter().any(|change| exited(change).is_some())
+            || now.duration_since(self.collected) >= COLLECT_INTERVAL;
         for change in changes {
             match change {
                 Change::Maps { pid, binary } => self.targets.mapped(pid, binary),
@@ -130,6 +134,16 @@ impl Inner {
                     self.pages.exited(pid, now);
                 }
             }
+        }
+        if is_due {
+            self.collect_unasked(now);
+        }
+    }
+
+    /// Collects for the sake of what a scrape finds later.
+    fn collect_unasked(&mut self, now: Instant) {
+        if let Err(error) = self.collect(now) {
+            debug!("{error}");
         }
     }
 

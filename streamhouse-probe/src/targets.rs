@@ -120,6 +120,16 @@ impl<A: Attach> Targets<A> {
         }
     }
 
+    /// Whether a file of this process may be another target's file too, as the kernel sees it: two overlay mounts of one
+    /// file show one inode on two devices.
+    pub fn has_twin(&self, pid: u32) -> bool {
+        let twins = |one: &Target<A::Link>, other: &Target<A::Link>| {
+            one.binary.id.inode == other.binary.id.inode && one.binary.id != other.binary.id
+        };
+        let mut own = self.targets.values().filter(|target| target.pids.contains(&pid));
+        own.any(|target| self.targets.values().any(|other| twins(target, other)))
+    }
+
     /// A process has gone. The last one of a file takes the link with it, at once: a file that nobody runs may be
     /// overwritten in place, and the kernel would plant breakpoints by the old offsets into what is started next.
     pub fn exited(&mut self, pid: u32) {
@@ -399,7 +409,12 @@ mod tests {
     fn a_link_goes_on_though_the_first_target_of_its_file_has_gone() {
         let mut targets = Targets::new(Paper::default());
         targets.mapped(10, binary(1));
-        targets.mapped(11, binary(2));
+        let elsewhere = FileId { device: 2, inode: 1 };
+        let mut twin = Arc::into_inner(binary(2)).expect("ours alone");
+        assert!(!targets.has_twin(10));
+        twin.id = elsewhere;
+        targets.mapped(11, Arc::new(twin));
+        assert!(targets.has_twin(10) && !targets.has_twin(12));
         targets.exited(10);
         targets.merge(&BTreeSet::from([1, 2]));
         assert_eq!(attached(&targets), [2]);
