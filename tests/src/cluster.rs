@@ -6,6 +6,7 @@ use crate::process::{Process, poll_until};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -69,6 +70,8 @@ pub struct Cluster {
     pub dir: PathBuf,
     /// Which loopback ports services listen on.
     pub ports: Ports,
+    /// Whether an interrupt from the keyboard passes services by: whoever started them ends them, in order.
+    pub detached: bool,
 }
 
 /// Which loopback ports services listen on.
@@ -137,7 +140,7 @@ impl Cluster {
     /// When it cannot be made.
     pub fn new(binaries: Binaries, dir: &Path) -> Result<Cluster> {
         std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-        Ok(Cluster { binaries, dir: dir.to_owned(), ports: Ports::Free })
+        Ok(Cluster { binaries, dir: dir.to_owned(), ports: Ports::Free, detached: false })
     }
 
     /// A file in the log's directory.
@@ -221,6 +224,9 @@ impl Cluster {
 
     fn start_logged(&self, name: &str, command: &mut Command) -> Result<Process> {
         let log = std::fs::File::create(self.log(name))?;
+        if self.detached {
+            command.process_group(0);
+        }
         Process::start(name, command.stdout(log.try_clone()?).stderr(log))
     }
 

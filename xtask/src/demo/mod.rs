@@ -7,6 +7,7 @@ use crate::shell::{self, root, target_dir};
 use crate::{build_ebpf, setup, test};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,8 @@ const TOPIC: &str = "orders";
 const PARTITIONS: u32 = 4;
 /// The consumer's group.
 const GROUP: &str = "demo";
+/// How often the consumer commits: the demo ends when everything is committed.
+const COMMIT_EVERY: &str = "1s";
 /// How long producer and consumer may take to end once they were asked.
 const END_LIMIT: Duration = Duration::from_secs(60);
 
@@ -27,14 +30,14 @@ const END_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Args)]
 pub(crate) struct Options {
     /// End by itself after this many seconds and compare the probe's counts with the load generator's.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: Option<u64>,
     /// Records a second.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
     rate: u64,
-    /// The file whose lines are replayed.
-    #[arg(long, default_value = "Cargo.lock")]
-    file: PathBuf,
+    /// The file whose lines are replayed; else the repository's Cargo.lock.
+    #[arg(long)]
+    file: Option<PathBuf>,
     /// Run the log without the probe, which needs privileges.
     #[arg(long)]
     no_probe: bool,
@@ -42,7 +45,7 @@ pub(crate) struct Options {
 
 /// The command.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let file = root().join(&options.file);
+    let file = std::path::absolute(options.file.clone().unwrap_or_else(|| root().join("Cargo.lock")))?;
     ensure!(
         file.is_file(),
         "{} is not a file; give one whose lines can be replayed with --file",
@@ -62,6 +65,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let mut cluster = Cluster::new(Binaries::in_dir(&test::release_dir())?, &dir)?;
     cluster.ports = Ports::Default;
+    // An interrupt goes to this process alone, which then ends the others in order.
+    cluster.detached = true;
     let agent = cluster.start_agent()?;
     cluster.create_topic(&agent, TOPIC, PARTITIONS)?;
     let probe = start_probe(&cluster, options)?;
@@ -77,8 +82,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         std::thread::sleep(Duration::from_secs(1));
         table.show()?;
     }
-    load.finish(&cluster)?;
-    table.show()?;
+    table.keep();
+    println!("waiting for the last acknowledgements and commits");
+    let produced = load.finish(&cluster)?;
+    table.show_total(produced.seconds)?;
     finish(&cluster, probe, agent)
 }
 
@@ -112,39 +119,39 @@ impl Load {
             let mut command = cluster.cli(arguments);
             command.arg("--start-gate").arg(&gate).arg("--report").arg(cluster.path(&format!("{name}.json")));
             let log = std::fs::File::create(cluster.path(&format!("{name}.log")))?;
-            // An interrupt from the keyboard goes to this process alone, which then ends the others in order.
-            std::os::unix::process::CommandExt::process_group(&mut command, 0);
+            command.process_group(0);
             Process::start(name, command.stderr(Stdio::from(log)))
         };
         let rate = options.rate.to_string();
         let seconds = options.seconds.unwrap_or(u64::from(u32::MAX)).to_string();
         let produce = ["produce", TOPIC, "--file", file, "--repeat", "--rate", &rate, "--seconds", &seconds];
-        let consume = ["consume", TOPIC, "--group", GROUP, "--quiet"];
+        let consume = ["consume", TOPIC, "--group", GROUP, "--quiet", "--commit-every", COMMIT_EVERY];
         Ok(Load { producer: start("produce", &produce)?, consumer: start("consume", &consume)? })
     }
 
-    /// Ends the producer, waits until the consumer has caught up, ends it too.
-    fn finish(&mut self, cluster: &Cluster) -> Result<()> {
+    /// Ends the producer, waits until the consumer has caught up, ends it too; gives what was produced.
+    fn finish(&mut self, cluster: &Cluster) -> Result<ProduceReport> {
         let log =
             |name: &str| std::fs::read_to_string(cluster.path(&format!("{name}.log"))).unwrap_or_default();
         if self.producer.exited()?.is_none() {
             self.producer.signal(rustix::process::Signal::TERM);
         }
         self.producer.wait_success(END_LIMIT).with_context(|| log("produce"))?;
-        let produced = ProduceReport::read(&cluster.path("produce.json"))?.records;
+        let report = ProduceReport::read(&cluster.path("produce.json"))?;
+        let produced = report.records;
         poll_until("the consumer to catch up", END_LIMIT, || {
-            // Partitions that the group has not committed on are not listed: compare with what was produced.
             let lag = table::lag(cluster)?;
             ensure!(
                 lag.records == 0 && lag.written >= produced,
-                "{} of {produced} records seen, lag {}",
+                "{} of {produced} records written, lag {}",
                 lag.written,
                 lag.records
             );
             Ok(())
         })?;
         self.consumer.signal(rustix::process::Signal::TERM);
-        self.consumer.wait_success(END_LIMIT).with_context(|| log("consume"))
+        self.consumer.wait_success(END_LIMIT).with_context(|| log("consume"))?;
+        Ok(report)
     }
 }
 
@@ -160,7 +167,7 @@ fn finish(cluster: &Cluster, probe: Option<Probe>, mut agent: Agent) -> Result<(
     })
 }
 
-/// A flag that an interrupt from the keyboard raises.
+/// A flag that an interrupt, a request to end and the loss of the terminal raise: the children must not stay behind.
 fn stop_on_interrupt() -> Result<&'static AtomicBool> {
     static STOP: AtomicBool = AtomicBool::new(false);
     ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)).context("cannot watch for an interrupt")?;

@@ -30,10 +30,17 @@ const ROWS: [(&str, &str, &str, &str); 3] = [
     ),
 ];
 
+/// The probe and what it said.
+struct Source<'a> {
+    probe: &'a Probe,
+    first: Exposition,
+    last: Exposition,
+}
+
 /// Redraws itself in place on a terminal, appends elsewhere.
 pub(super) struct Table<'a> {
     cluster: &'a Cluster,
-    source: Option<(&'a Probe, Exposition)>,
+    source: Option<Source<'a>>,
     start: Instant,
     last: Instant,
     last_written: u64,
@@ -43,35 +50,66 @@ pub(super) struct Table<'a> {
 impl<'a> Table<'a> {
     /// Takes the first reading.
     pub(super) fn new(cluster: &'a Cluster, probe: Option<&'a Probe>) -> Result<Table<'a>> {
-        let source = probe.map(|probe| Ok::<_, anyhow::Error>((probe, probe.scrape()?))).transpose()?;
+        let read = |probe: &'a Probe| -> Result<Source<'a>> {
+            Ok(Source { probe, first: probe.scrape()?, last: probe.scrape()? })
+        };
+        let source = probe.map(read).transpose()?;
         let now = Instant::now();
         Ok(Table { cluster, source, start: now, last: now, last_written: 0, lines_drawn: 0 })
     }
 
-    /// Takes a reading and draws.
+    /// Takes a reading and draws what happened since the last.
     pub(super) fn show(&mut self) -> Result<()> {
         let seconds = self.last.elapsed().as_secs_f64().max(0.001);
         self.last = Instant::now();
+        let elapsed = self.start.elapsed().as_secs();
         let mut text = String::new();
         match &mut self.source {
-            Some((probe, before)) => {
-                let page = probe.scrape()?;
-                writeln!(text, "{:>4} s  http://{}/metrics", self.start.elapsed().as_secs(), probe.http)?;
-                observed(&mut text, &page, before, seconds)?;
-                *before = page;
+            Some(source) => {
+                let page = source.probe.scrape()?;
+                writeln!(text, "{elapsed:>4} s  http://{}/metrics", source.probe.http)?;
+                observed(&mut text, &page, &source.last, seconds)?;
+                source.last = page;
             }
             None => {
                 let lag = lag(self.cluster)?;
                 let rate = (lag.written - self.last_written) as f64 / seconds;
                 self.last_written = lag.written;
-                let elapsed = self.start.elapsed().as_secs();
+                let lag = lag.records;
+                writeln!(text, "{elapsed:>4} s  {rate:>10.0} records/s written  lag {lag} records")?;
+            }
+        }
+        self.draw(&text);
+        Ok(())
+    }
+
+    /// Takes the last reading and draws the whole run; `seconds` is how long records were produced.
+    pub(super) fn show_total(&mut self, seconds: f64) -> Result<()> {
+        let mut text = String::new();
+        match &self.source {
+            Some(source) => {
+                writeln!(text, "the whole run, {seconds:.1} s")?;
+                observed(&mut text, &source.probe.scrape()?, &source.first, seconds)?;
+            }
+            None => {
+                let lag = lag(self.cluster)?;
+                let (written, rate) = (lag.written, lag.written as f64 / seconds);
                 writeln!(
                     text,
-                    "{elapsed:>4} s  {rate:>10.0} records/s written  lag {} records",
-                    lag.records
+                    "the whole run, {seconds:.1} s: {written} records, {rate:.0} records/s written"
                 )?;
             }
         }
+        self.draw(&text);
+        Ok(())
+    }
+
+    /// Leaves the table that is on the screen where it is.
+    pub(super) fn keep(&mut self) {
+        self.lines_drawn = 0;
+    }
+
+    fn draw(&mut self, text: &str) {
         let drawn = if std::io::stdout().is_terminal() { self.lines_drawn } else { 0 };
         if drawn > 0 {
             // Up over the last table, and clear to the end of the screen.
@@ -79,7 +117,6 @@ impl<'a> Table<'a> {
         }
         print!("{text}");
         self.lines_drawn = text.lines().count();
-        Ok(())
     }
 }
 
@@ -114,7 +151,7 @@ fn milliseconds(seconds: Option<f64>) -> String {
     seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{:.2} ms", seconds * 1e3))
 }
 
-/// The demo group's lag, as the command line tells it.
+/// How far the demo's group is, as the command line tells it.
 pub(super) struct Lag {
     /// Records written and not committed by the group.
     pub(super) records: u64,
@@ -124,8 +161,17 @@ pub(super) struct Lag {
 
 /// Asks for it.
 pub(super) fn lag(cluster: &Cluster) -> Result<Lag> {
-    let json: Value = serde_json::from_str(&cluster.run_cli(&["lag", "--group", GROUP, "--json"])?)?;
-    let partitions = json.as_array().context("lag --json is not a list")?;
-    let sum = |field: &str| partitions.iter().filter_map(|partition| partition[field].as_u64()).sum();
-    Ok(Lag { records: sum("lag_records"), written: sum("high_watermark") })
+    let ask = |arguments: &[&str]| -> Result<Value> {
+        Ok(serde_json::from_str(&cluster.run_cli(&[arguments, &["--json"]].concat())?)?)
+    };
+    // A group is listed with the partitions it has committed on, and not at all before its first commit: what is
+    // written is the topic's to tell. It is asked last, so that it is never less than what is committed.
+    let committed = sum(&ask(&["lag"])?, |row| row["group"] == GROUP, "committed")?;
+    let written = sum(&ask(&["topic", "describe", TOPIC])?["partitions"], |_| true, "high_watermark")?;
+    Ok(Lag { records: written - committed, written })
+}
+
+fn sum(rows: &Value, wanted: impl Fn(&Value) -> bool, field: &str) -> Result<u64> {
+    let rows = rows.as_array().with_context(|| format!("no list of rows with {field}"))?;
+    Ok(rows.iter().filter(|row| wanted(row)).filter_map(|row| row[field].as_u64()).sum())
 }
