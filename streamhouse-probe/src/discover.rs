@@ -200,6 +200,13 @@ impl Discovery {
         changes
     }
 
+    /// The observed processes that have ended since the last sweep; asks of no other one.
+    pub fn exits(&mut self) -> Vec<Change> {
+        let ended = |known: &Known| known.observed() && known.exit.as_ref().is_some_and(Exit::happened);
+        let ended = self.processes.extract_if(|_, known| ended(known));
+        ended.map(|(pid, _)| Change::Exited { pid }).collect()
+    }
+
     /// Waits until an observed process exits, at most `interval`.
     pub fn wait(&self, interval: Duration) {
         let observed = self.processes.values().filter(|known| known.observed());

@@ -59,6 +59,8 @@ impl Probe {
         loop {
             self.apply(discovery.sweep());
             discovery.wait(interval);
+            // A file may be overwritten and started again as soon as nobody runs it: no whole sweep before it is detached.
+            self.apply(discovery.exits());
         }
     }
 

@@ -103,6 +103,20 @@ fn a_process_with_notes_is_told_of_once_and_so_is_its_end() {
 }
 
 #[test]
+fn an_end_is_told_of_once_and_needs_no_sweep() {
+    let mut world = World::new();
+    let agent = world.file("agent", &file_with_sites());
+    let mut process = world.process(&agent, "");
+    world.sweep();
+    assert!(world.discovery.exits().is_empty());
+    process.end();
+    let exits: Vec<String> = world.discovery.exits().iter().map(describe).collect();
+    assert_eq!(exits, [format!("{} exited", process.pid())]);
+    std::fs::remove_dir_all(&process.directory).expect("ours");
+    assert_eq!(world.sweep(), [""; 0]);
+}
+
+#[test]
 fn one_file_is_one_binary_for_all_processes_and_let_go_with_the_last() {
     let mut world = World::new();
     let agent = world.file("agent", &file_with_sites());
