@@ -25,8 +25,8 @@ impl Progress {
         let bar = progress_is_seen(screen_is_free).then(|| {
             let bar = ProgressBar::with_draw_target(records, ProgressDrawTarget::hidden());
             let template = match records {
-                // The bar takes what is left of the line: a line that wraps could not be drawn over.
-                Some(_) => "{elapsed} {wide_bar} {human_pos}/{human_len} records, {msg}, {eta} left",
+                // Short enough for 80 columns: a line that wraps cannot be drawn over.
+                Some(_) => "{elapsed} {bar:12} {human_pos}/{human_len}, {msg}, {eta} left",
                 None => "{elapsed} {human_pos} records, {msg}",
             };
             let style = ProgressStyle::with_template(template).expect("the templates above are well-formed");
