@@ -3,8 +3,8 @@
 //! Invariant 9: a total never goes backwards while its series is served. A value of the kernel only grows; when its
 //! process has exited its last reading moves into `folded` in the same step as it leaves the kernel's map.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
 
 use streamhouse_abi::map::{Key, Sizes, Value};
 use streamhouse_abi::{Operation, Site};
@@ -13,7 +13,7 @@ use streamhouse_metrics::sources::of_site;
 
 use super::{Counts, KEPT_AFTER_EXIT, LABEL_SETS_MAX, Labels, SeriesKey, SiteSum};
 
-/// From as many label sets on, those without a process go at once.
+/// With more label sets than this, those longest without a process go.
 const SCARCE: usize = LABEL_SETS_MAX / 4 * 3;
 
 /// Number of a series; not reused.
@@ -95,28 +95,35 @@ impl Ledger {
         self.ids.iter().filter_map(sum).collect()
     }
 
-    /// Drops label sets that no process has counted in for long. A histogram leaves the partition out, so the label sets
-    /// that are one histogram go together: without one of them it would go backwards. The overflow series stays: which
-    /// label sets are in it is not known.
+    /// Drops label sets that no process has counted in for long, and when room for them gets scarce the ones longest
+    /// without a process: one that starts again and again with new labels must not leave none for others. A histogram
+    /// leaves the partition out, so the label sets that are one histogram go together: without one of them it would go
+    /// backwards. The overflow series stays: which label sets are in it is not known.
     fn expire(&mut self, now: Instant) {
-        // When room gets scarce nothing is kept of processes that have gone: one that starts again and again with new
-        // labels must not leave none for others.
-        let kept = if self.ids.len() < SCARCE { KEPT_AFTER_EXIT } else { Duration::from_nanos(1) };
-        let is_live =
-            |id: &SeriesId| self.series.get(id).is_some_and(|series| now.duration_since(series.live) < kept);
-        if self.ids.values().all(is_live) {
+        let expired = |live: Instant| now.duration_since(live) >= KEPT_AFTER_EXIT;
+        let mut over = self.ids.len().saturating_sub(SCARCE);
+        if over == 0 && !self.series.values().any(|series| expired(series.live)) {
             return;
         }
-        let live: HashSet<_> =
-            self.ids.iter().filter(|(_, id)| is_live(id)).map(|(key, _)| histogram(key)).collect();
-        let may_go = |key: &SeriesKey| key.labels.is_some() && !live.contains(&histogram(key));
-        let dropped: Vec<SeriesKey> = self
-            .ids
-            .iter()
-            .filter(|(key, id)| !is_live(id) && may_go(key))
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in dropped {
+        let mut last_live: HashMap<_, Instant> = HashMap::new();
+        for (key, id) in &self.ids {
+            if let Some(series) = self.series.get(id) {
+                let live = last_live.entry(histogram(key)).or_insert(series.live);
+                *live = series.live.max(*live);
+            }
+        }
+        let named = self.ids.keys().filter(|key| key.labels.is_some());
+        let since = named.filter_map(|key| Some((*last_live.get(&histogram(key))?, key.clone())));
+        let mut idle: Vec<(Instant, SeriesKey)> = since.filter(|(live, _)| *live < now).collect();
+        idle.sort_unstable();
+        let mut previous = None;
+        for (live, key) in idle {
+            // Whatever was last live at one moment goes as a whole, and with it every histogram.
+            if !expired(live) && over == 0 && previous != Some(live) {
+                break;
+            }
+            previous = Some(live);
+            over = over.saturating_sub(1);
             if let Some(id) = self.ids.remove(&key) {
                 self.series.remove(&id);
             }
@@ -187,6 +194,7 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
     use streamhouse_abi::map::STATUS_SLOTS;
     use streamhouse_abi::{Role, bucket};
 
@@ -305,6 +313,10 @@ mod tests {
                 "round {round}: one is in the overflow series"
             );
             assert!(totals(&sums).contains(&("stays".to_owned(), round)));
+            assert!(
+                totals(&sums).contains(&(format!("{} 7", round.saturating_sub(5)), 1)),
+                "only the oldest go"
+            );
         }
     }
 
