@@ -8,7 +8,7 @@
 //!
 //! Children made around the C library's `fork` (a bare `clone`) are not reached; they must not call hooks.
 
-use crate::{commit, flush, object, poll, process, send, write};
+use crate::{Site, commit, flush, object, poll, process, send, write};
 use std::ffi::c_void;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -35,10 +35,20 @@ extern "C" fn child() {
     if let Some(Some(page)) = process::forget().and_then(|process| process.page.get()) {
         page.disown();
     }
-    let places =
-        [send::place(), flush::place(), poll::place(), write::place(), object::place(), commit::place()];
+    let places = Site::ALL.map(place);
     if places.iter().flatten().any(Place::is_call) {
         renew(&places);
+    }
+}
+
+fn place(site: Site) -> Option<Place> {
+    match site {
+        Site::Send => send::place(),
+        Site::Flush => flush::place(),
+        Site::Poll => poll::place(),
+        Site::Write => write::place(),
+        Site::Object => object::place(),
+        Site::Commit => commit::place(),
     }
 }
 

@@ -45,7 +45,7 @@
 //! 2. Copy the file of the noun nearest to it. `site!("name", Event)` declares the semaphore and the one function that
 //!    holds the site; the public function looks whether anyone looks, and `observe`, cold and out of line, does the
 //!    rest: the duration, `scope.touched()`, `fire(...)`, the `tracing` event.
-//! 3. Add it to [`Started::now_if`]; the tests here then find its note.
+//! 3. Add it to [`Started::now_if`] and to `fork`; the tests here then find its note.
 //! 4. Give the kernel program and the catalog what they do with it.
 //!
 //! What depends on the processor is in `arch`, one file each; other processors and systems have no sites.
