@@ -161,6 +161,7 @@ async fn an_outage_is_logged_when_it_begins_and_when_it_ends() {
     let client = Client::connect(agent.grpc_address()).await;
     faults.puts([PutFault::Full; 3]);
     faults.commits([CommitFault::Refused; 2]);
+    *faults.deletes.lock().unwrap() = 5;
     for _ in 0..5 {
         assert_eq!(kind(&client.one(batch(0, &["x"], None)).await), Some(ErrorKind::Unavailable));
     }
@@ -168,6 +169,7 @@ async fn an_outage_is_logged_when_it_begins_and_when_it_ends() {
         assert_eq!(client.stored(batch(0, &["x"], None)).await, offset);
     }
     agent.shutdown().await;
+    assert_eq!(*faults.deletes.lock().unwrap(), 0, "objects that were not committed are removed");
     let heard = levels.0.lock().unwrap().clone();
     let count = |level| heard.iter().filter(|heard| **heard == level).count();
     assert_eq!((count(tracing::Level::WARN), count(tracing::Level::INFO)), (1, 1), "{heard:?}");

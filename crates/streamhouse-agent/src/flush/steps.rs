@@ -187,9 +187,13 @@ impl Flusher {
     /// Removes an object that surely is not and will not be committed. What is left of it costs only space (invariant 5).
     fn discard(&self, flight: &Flight) {
         let (store, object) = (self.tools.segments.clone(), flight.object.clone());
+        let in_outage = self.failing;
         tokio::spawn(async move {
-            if let Err(error) = store.delete(&object).await {
-                tracing::warn!(%error, "an object that was not committed could not be removed");
+            match store.delete(&object).await {
+                Ok(()) => {}
+                // Most often it never came to be, and what is wrong was told.
+                Err(error) if in_outage => tracing::debug!(%error, "an object could not be removed"),
+                Err(error) => tracing::warn!(%error, "an object that was not committed could not be removed"),
             }
         });
     }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, StreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
@@ -23,6 +23,8 @@ pub(crate) struct Faults {
     pub(crate) commits: Mutex<VecDeque<CommitFault>>,
     /// Calls of `flush_outcome` that fail.
     pub(crate) outcomes: Mutex<u32>,
+    /// Removals of objects that fail.
+    pub(crate) deletes: Mutex<u32>,
     /// Told when a commit or put meets a fault.
     pub(crate) met: Notify,
     /// What `CommitFault::RefusedWhenTold` and `PutFault::SlowUntilTold` wait for.
@@ -284,6 +286,13 @@ impl ObjectStore for FaultyObjects {
         &self,
         locations: BoxStream<'static, object_store::Result<Path>>,
     ) -> BoxStream<'static, object_store::Result<Path>> {
+        let mut failing = self.faults.deletes.lock().unwrap();
+        if *failing > 0 {
+            *failing -= 1;
+            let source = io::Error::from(io::ErrorKind::ReadOnlyFilesystem).into();
+            let error = object_store::Error::Generic { store: "faulty", source };
+            return futures::stream::once(async { Err(error) }).boxed();
+        }
         self.inner.delete_stream(locations)
     }
 
