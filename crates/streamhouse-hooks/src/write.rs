@@ -1,61 +1,12 @@
 //! `write`: a batch of a produce request, in the agent, from received to durable and committed.
 
-use crate::look;
-use crate::{Scope, Started};
-use tracing::Level;
-
-site!("write", Write);
-
-const LEVEL: Level = Level::DEBUG;
-
-/// A batch of a produce request that was committed or failed.
-#[derive(Clone, Copy, Debug)]
-pub struct Write {
-    /// Records in it.
-    pub records: u64,
-    /// Bytes of keys, values and headers, before compression.
-    pub bytes: u64,
+operation! {
+    name: "write",
+    level: tracing::Level::DEBUG,
+    /// A batch of a produce request that was committed or failed.
+    event: Write,
     /// When the request was received.
-    pub started: Started,
-    /// 0 when it succeeded, else an error kind's number.
-    pub status: u8,
-}
-
-/// Call it when the operation begins; reads a clock only while somebody looks.
-#[inline]
-pub fn start() -> Started {
-    Started::now_when(looked_at())
-}
-
-#[inline]
-pub(crate) fn looked_at() -> bool {
-    look::at(attached(), LEVEL)
-}
-
-/// Tells whoever looks that a batch was committed or failed; its duration ends now. Never blocks, fails or panics.
-#[inline]
-pub fn write(scope: &Scope, event: Write) {
-    if looked_at() {
-        observe(scope, event);
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn observe(scope: &Scope, event: Write) {
-    let Write { records, bytes, started, status } = event;
-    let duration_ns = started.elapsed_ns();
-    if attached() {
-        fire(scope.touched(), records, bytes, duration_ns, u64::from(status), 0);
-    }
-    tracing::event!(
-        target: "streamhouse::write",
-        LEVEL,
-        topic = scope.topic(),
-        partition = scope.partition(),
-        records,
-        bytes,
-        duration = look::timed(duration_ns),
-        status,
-    );
+    started,
+    /// Tells whoever looks that a batch was committed or failed.
+    hook: write,
 }
