@@ -45,6 +45,17 @@ impl ProduceReport {
     pub fn read(path: &Path) -> Result<Self> {
         read(path)
     }
+
+    /// The upper bound in seconds of the bucket that holds quantile `q`; `None` when nothing was acknowledged.
+    pub fn latency_quantile(&self, q: f64) -> Option<f64> {
+        let mut below = 0;
+        let mut buckets = self.latency_buckets.iter();
+        let (index, _) = buckets.find(|(_, count)| {
+            below += *count;
+            below as f64 >= q * self.records as f64
+        })?;
+        Some(2f64.powf(*index as f64 / 8.0 - 20.0))
+    }
 }
 
 impl ConsumeReport {

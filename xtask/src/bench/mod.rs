@@ -24,8 +24,8 @@ pub(crate) enum Bench {
 #[derive(Args)]
 pub(crate) struct Rounds {
     /// Rounds; figures are medians over them.
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
 }
 
 /// The topic every benchmark writes.
@@ -65,7 +65,17 @@ fn start(cluster: &Cluster, arguments: &[&str], report: &str) -> Result<Process>
     Process::start(arguments[0], &mut command)
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+/// A figure over the rounds.
+struct Spread {
+    min: f64,
+    median: f64,
+    max: f64,
+}
+
+impl Spread {
+    /// Of at least one value.
+    fn of(mut values: Vec<f64>) -> Spread {
+        values.sort_by(f64::total_cmp);
+        Spread { min: values[0], median: values[values.len() / 2], max: values[values.len() - 1] }
+    }
 }

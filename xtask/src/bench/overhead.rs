@@ -1,6 +1,6 @@
 //! What the probe costs the observed processes: the same load with and without it, alternating.
 
-use super::{RUN_LIMIT, TOPIC, median, new_log, start};
+use super::{RUN_LIMIT, Spread, TOPIC, new_log, start};
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 use streamhouse_tests::{Agent, Cluster, Probe, ProduceReport};
@@ -17,8 +17,10 @@ struct Cost {
 }
 
 /// Prints the ratios, probe attached to not attached.
-pub(super) fn run(rounds: usize) -> Result<()> {
-    println!("100-byte records, one agent, durable; ratios attached/not attached, medians of {rounds} pairs");
+pub(super) fn run(rounds: u16) -> Result<()> {
+    println!(
+        "100-byte records, one agent, durable; ratios attached/not attached, median (least to most) of {rounds} pairs"
+    );
     let (cluster, agent) = new_log()?;
     let paced = ["--generate", PACED.0, "--rate", PACED.1];
     let saturated = ["--generate", SATURATED];
@@ -33,7 +35,11 @@ pub(super) fn run(rounds: usize) -> Result<()> {
             cpu.push(on.cpu.as_secs_f64() / off.cpu.as_secs_f64());
             throughput.push(on.records_per_second / off.records_per_second);
         }
-        println!("{name:<20} CPU {:>6.3}   throughput {:>6.3}", median(cpu), median(throughput));
+        let show = |values| {
+            let Spread { min, median, max } = Spread::of(values);
+            format!("{median:.3} ({min:.3} to {max:.3})")
+        };
+        println!("{name:<20} CPU {}   throughput {}", show(cpu), show(throughput));
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Produce, then consume what was produced: each record is stored and committed before it is acknowledged.
 
-use super::{PARTITIONS, RUN_LIMIT, TOPIC, median, new_log, start};
+use super::{PARTITIONS, RUN_LIMIT, Spread, TOPIC, new_log, start};
 use anyhow::{Result, ensure};
 use streamhouse_tests::{ConsumeReport, ProduceReport};
 
@@ -8,7 +8,7 @@ use streamhouse_tests::{ConsumeReport, ProduceReport};
 const LOADS: [(u64, u64); 2] = [(100, 5_000_000), (1024, 1_000_000)];
 
 /// Prints a table.
-pub(super) fn run(rounds: usize) -> Result<()> {
+pub(super) fn run(rounds: u16) -> Result<()> {
     println!("one agent, {PARTITIONS} partitions, acks=durable, medians of {rounds} rounds");
     println!(
         "{:>8}{:>20}{:>10}{:>20}{:>10}",
@@ -21,7 +21,7 @@ pub(super) fn run(rounds: usize) -> Result<()> {
             produced.push(produce);
             consumed.push(consume);
         }
-        let (produce, consume) = (median(produced), median(consumed));
+        let (produce, consume) = (Spread::of(produced).median, Spread::of(consumed).median);
         let megabytes = size as f64 / 1e6;
         println!(
             "{size:>8}{produce:>20.0}{:>10.1}{consume:>20.0}{:>10.1}",
@@ -29,6 +29,23 @@ pub(super) fn run(rounds: usize) -> Result<()> {
             consume * megabytes
         );
     }
+    alone()
+}
+
+/// Prints how long one durable record takes when there is no other.
+fn alone() -> Result<()> {
+    let (cluster, mut agent) = new_log()?;
+    let produce = ["produce", TOPIC, "--generate", "200", "--rate", "20", "--size", "100"];
+    start(&cluster, &produce, "produce.json")?.wait_success(RUN_LIMIT)?;
+    let report = ProduceReport::read(&cluster.path("produce.json"))?;
+    ensure!(report.records == 200, "not every record came through");
+    let milliseconds = |q| report.latency_quantile(q).map_or(f64::NAN, |seconds| seconds * 1e3);
+    println!(
+        "one record alone: p50 {:.2} ms, p99 {:.2} ms (bucket bounds)",
+        milliseconds(0.5),
+        milliseconds(0.99)
+    );
+    agent.process.stop(RUN_LIMIT)?;
     Ok(())
 }
 
