@@ -14,6 +14,7 @@ mod counters;
 mod flush;
 mod hit;
 mod object;
+mod operation;
 mod poll;
 mod process;
 mod scope;

@@ -1,19 +1,3 @@
 //! `write`: a batch of a produce request, in the agent. Nothing is particular.
 
-use streamhouse_abi::map::{Counter, Value};
-
-use crate::hit::Hit;
-use crate::value;
-
-/// Checks the arguments.
-#[inline(always)]
-pub fn check(hit: &Hit) -> Result<u16, Counter> {
-    hit.check(1)?;
-    Ok(0)
-}
-
-/// Puts the operation into the bucket of its duration.
-#[inline(always)]
-pub fn succeed(value: *mut Value, hit: &Hit) {
-    value::time(value, hit);
-}
+pub use crate::operation::{check, succeed};

@@ -1,0 +1,19 @@
+//! What the nouns have in common that are one operation with one duration.
+
+use streamhouse_abi::map::{Counter, Value};
+
+use crate::hit::Hit;
+use crate::value;
+
+/// Checks the arguments; the key has no detail.
+#[inline(always)]
+pub fn check(hit: &Hit) -> Result<u16, Counter> {
+    hit.check(1)?;
+    Ok(0)
+}
+
+/// Puts the operation into the bucket of its duration.
+#[inline(always)]
+pub fn succeed(value: *mut Value, hit: &Hit) {
+    value::time(value, hit);
+}
