@@ -10,7 +10,9 @@
 //!
 //! Publishing order, so that a reader never sees half a thing: contents first, then the cell's `kind` with a release
 //! store, then [`Header::cells_used`]. A slot's value is one relaxed store, its time another. A slot is retired by
-//! storing kind 0 and used again with a higher sequence. Every byte is hostile to the reader.
+//! storing kind 0 and used again with a higher sequence; its labels may then lie behind the cells that a reader found in
+//! use when it began, so a reader copies what was added meanwhile before it follows a reference. Every byte is hostile
+//! to the reader.
 
 use crate::limits::INSTANCE_ID_BYTES_MAX;
 use core::mem::{offset_of, size_of};

@@ -162,11 +162,12 @@ pub fn parse_head(bytes: &[u8], page_bytes: u64) -> Result<Option<PageHead>, Rej
     }))
 }
 
-/// The values in the cells of a page: the bytes from [`ARENA_OFFSET`] to [`PageHead::used_bytes`].
-pub fn parse_slots(arena: &[u8]) -> Slots {
+/// The values in the first `slot_bytes` of a page's cells. `arena` is the bytes from [`ARENA_OFFSET`] on: longer than
+/// `slot_bytes` where a slot was used again while it was copied, for labels that were not there before.
+pub fn parse_slots(arena: &[u8], slot_bytes: usize) -> Slots {
     let mut cells = Cells { arena, strings: HashMap::new(), label_sets: HashMap::new() };
     let mut slots = Slots::default();
-    let count = (arena.len() / CELL) as u32;
+    let count = (arena.len().min(slot_bytes) / CELL) as u32;
     let mut index = 0;
     while index < count {
         let cell = cells.cell(index).unwrap_or_default();

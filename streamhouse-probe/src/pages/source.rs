@@ -105,12 +105,25 @@ impl PageFile {
     ///
     /// A [`Rejection`] when it is not believed, or larger than the budget.
     pub(super) fn read(&self, buffer: &mut Vec<u8>, budget: &mut usize) -> Result<Slots, Rejection> {
-        let head = read_head(&self.file, self.size)?.ok_or(Rejection::BadHeader)?;
-        let len = head.used_bytes - ARENA_OFFSET;
-        *budget = budget.checked_sub(len).ok_or(Rejection::TooMuch)?;
         buffer.clear();
-        buffer.resize(len, 0);
-        read_at(&self.file, buffer, ARENA_OFFSET as u64).map_err(|_| Rejection::Unreadable)?;
-        Ok(parse_slots(buffer))
+        self.copy_more(buffer, budget)?;
+        let slot_bytes = buffer.len();
+        // A retired slot may have been used again for labels that lie behind what was in use when the copy began; they
+        // were counted as used before the slot was published, so that they are in what is in use now.
+        self.copy_more(buffer, budget)?;
+        Ok(parse_slots(buffer, slot_bytes))
+    }
+
+    /// Copies the cells that are in use and not in `cells` yet.
+    fn copy_more(&self, cells: &mut Vec<u8>, budget: &mut usize) -> Result<(), Rejection> {
+        let head = read_head(&self.file, self.size)?.ok_or(Rejection::BadHeader)?;
+        let (from, to) = (cells.len(), head.used_bytes - ARENA_OFFSET);
+        if to > from {
+            *budget = budget.checked_sub(to - from).ok_or(Rejection::TooMuch)?;
+            cells.resize(to, 0);
+            read_at(&self.file, &mut cells[from..], (ARENA_OFFSET + from) as u64)
+                .map_err(|_| Rejection::Unreadable)?;
+        }
+        Ok(())
     }
 }

@@ -157,7 +157,24 @@ fn bytes_of_a_string_are_no_slot() {
     // The continuation looks like a slot of a gauge.
     let at = (head as usize + 1) * CELL;
     writer.cells[at..at + 4].copy_from_slice(&(Gauge::AgentReady as u32).to_le_bytes());
-    assert_eq!(parse_slots(&writer.cells), Slots::default());
+    assert_eq!(parse_slots(&writer.cells, writer.cells.len()), Slots::default());
+}
+
+#[test]
+fn a_slot_used_again_while_it_is_copied_finds_its_new_labels() {
+    let mut writer = Writer::new(Role::Agent, "a");
+    let first = writer.labels("", "", None);
+    let reused = writer.slot(Gauge::AgentReady, first, 1, 1) as usize * CELL;
+    let slot_bytes = writer.cells.len();
+    let added = writer.labels("", "a topic of later", Some(7));
+    writer.slot(Gauge::AgentReady, added, 1, 1);
+    writer.cells[reused + 4..reused + 8].copy_from_slice(&added.to_le_bytes());
+
+    let slots = parse_slots(&writer.cells, slot_bytes);
+    assert_eq!(slots.rejected, 0);
+    let labels: Vec<_> =
+        slots.values.iter().map(|slot| (&*slot.labels.topic, slot.labels.partition)).collect();
+    assert_eq!(labels, [("a topic of later", Some(7))], "what was added later is for the next copy");
 }
 
 #[test]
@@ -182,12 +199,12 @@ fn what_points_nowhere_is_rejected_and_the_rest_is_read() {
     }
     writer.words([9999, labels, 0, 0, 0, 0, 0, 0]);
     writer.slot(Gauge::AgentReady, labels, 1, 1);
-    let slots = parse_slots(&writer.cells);
+    let slots = parse_slots(&writer.cells, writer.cells.len());
     assert_eq!(slots.rejected, bad.len() as u64 + 1);
     assert_eq!(slots.values.len(), 1);
     // Cut anywhere, what is left is read or rejected.
     for len in 0..writer.cells.len() {
-        parse_slots(&writer.cells[..len]);
+        parse_slots(&writer.cells[..len], len);
     }
 }
 
@@ -198,7 +215,7 @@ fn a_page_of_nothing_but_slots_is_bounded() {
     for _ in 0..PAGE_SLOTS_MAX + 10 {
         writer.slot(Gauge::AgentReady, labels, 1, 1);
     }
-    let slots = parse_slots(&writer.cells);
+    let slots = parse_slots(&writer.cells, writer.cells.len());
     assert_eq!((slots.values.len(), slots.rejected), (PAGE_SLOTS_MAX, 10));
 }
 
@@ -422,7 +439,8 @@ fn a_page() -> Vec<u8> {
 fn parse(bytes: &[u8]) {
     if let Ok(Some(head)) = parse_head(bytes, CLIENT_PAGE_BYTES as u64) {
         assert!(head.used_bytes <= CLIENT_PAGE_BYTES);
-        parse_slots(bytes.get(ARENA_OFFSET..head.used_bytes.min(bytes.len())).unwrap_or_default());
+        let arena = bytes.get(ARENA_OFFSET..head.used_bytes.min(bytes.len())).unwrap_or_default();
+        parse_slots(arena, arena.len());
     }
 }
 
@@ -447,13 +465,13 @@ proptest! {
         ),
     ) {
         let arena: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        let slots = parse_slots(&arena);
+        let slots = parse_slots(&arena, arena.len());
         prop_assert!(slots.values.len() as u64 + slots.rejected <= (arena.len() / CELL) as u64);
     }
 
     #[test]
     fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..1024)) {
         parse(&bytes);
-        parse_slots(&bytes);
+        parse_slots(&bytes, bytes.len());
     }
 }

@@ -1,4 +1,4 @@
-//! Reads a page as a probe does: one `pread` of the file under `/proc/PID/fd`, and nothing but the treaty's layout.
+//! Reads a page as a probe does: `pread`s of the file under `/proc/PID/fd`, and nothing but the treaty's layout.
 
 use crate::GaugeId;
 use crate::page::Page;
@@ -11,6 +11,8 @@ use streamhouse_abi::page::{
 
 pub(super) struct Copy {
     pub(super) bytes: Vec<u8>,
+    /// Slots are read up to here; what lies behind was added while they were copied.
+    slots_end: usize,
 }
 
 #[derive(Debug)]
@@ -30,12 +32,13 @@ impl Copy {
         let path = format!("/proc/{}/fd/{}", std::process::id(), page.memory.file.as_raw_fd());
         assert_eq!(std::fs::read_link(&path).unwrap().to_str(), Some("/memfd:streamhouse (deleted)"));
         let file = File::open(path).unwrap();
-        let mut header = [0; ARENA_OFFSET];
-        file.read_exact_at(&mut header, 0).unwrap();
-        let used = u32::from_ne_bytes(header[32..36].try_into().unwrap()) as usize;
-        let mut bytes = vec![0; ARENA_OFFSET + used * CELL];
-        file.read_exact_at(&mut bytes, 0).unwrap();
-        Copy { bytes }
+        let bytes = whole(&file, used(&file));
+        let slots_end = bytes.len();
+        // A slot used again since then may refer to cells that were not in use before.
+        let mut copy = Copy { bytes, slots_end };
+        let tail = whole(&file, used(&file)).split_off(slots_end);
+        copy.bytes.extend(tail);
+        copy
     }
 
     pub(super) fn u32(&self, offset: usize) -> u32 {
@@ -62,7 +65,7 @@ impl Copy {
     pub(super) fn slots(&self) -> Vec<Slot> {
         let mut slots = Vec::new();
         let mut cell = 0;
-        while ARENA_OFFSET + cell * CELL < self.bytes.len() {
+        while ARENA_OFFSET + cell * CELL < self.slots_end {
             let at = ARENA_OFFSET + cell * CELL;
             cell += match self.u32(at) {
                 KIND_FREE | KIND_LABEL_SET => 1,
@@ -101,6 +104,20 @@ impl Copy {
         let len = self.u32(at + 4) as usize;
         Some(String::from_utf8(self.bytes[at + 8..at + 8 + len].to_vec()).unwrap())
     }
+}
+
+/// How many cells are in use.
+fn used(file: &File) -> usize {
+    let mut header = [0; ARENA_OFFSET];
+    file.read_exact_at(&mut header, 0).unwrap();
+    u32::from_ne_bytes(header[32..36].try_into().unwrap()) as usize
+}
+
+/// The header and the first `cells` cells.
+fn whole(file: &File, cells: usize) -> Vec<u8> {
+    let mut bytes = vec![0; ARENA_OFFSET + cells * CELL];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
 }
 
 fn string_cells(len: usize) -> usize {
