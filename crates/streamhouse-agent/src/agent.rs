@@ -10,6 +10,7 @@ use crate::readiness::{Readiness, Reason};
 use futures::future::{FutureExt, select_all};
 use object_store::ObjectStore;
 use std::{convert::Infallible as Never, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use streamhouse_core::AsTyped;
 use streamhouse_hooks::{Instance, Role};
 use streamhouse_metadata::{AgentLock, Leases, MetadataStore, SqliteMetadataStore};
 use streamhouse_storage::{SegmentStore, open_local};
@@ -170,12 +171,12 @@ impl Agent {
         self.stop_grpc.cancel();
         let limit = self.lease_term * DRAIN_TERMS;
         if timeout(limit, self.grpc_task).await.is_err() {
-            tracing::warn!(?limit, "requests were still under way and are dropped");
+            tracing::warn!(limit = %AsTyped(limit), "requests were still under way and are dropped");
         }
         // Fails when the flusher has ended, which is what is asked for.
         let _ = self.flusher.send(Command::Drain).await;
         if timeout(limit, self.flush_task).await.is_err() {
-            tracing::warn!(?limit, "a flush was still under way and is dropped");
+            tracing::warn!(limit = %AsTyped(limit), "a flush was still under way and is dropped");
         }
         self.stop_leases.cancel();
         // It bounds its calls by itself.

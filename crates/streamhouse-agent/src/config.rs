@@ -3,7 +3,7 @@
 use clap::Parser;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use streamhouse_core::{
-    AgentId, InvalidName,
+    AgentId, AsTyped, InvalidName,
     limits::{INSTANCE_ID_BYTES_MAX, MESSAGE_BYTES_MAX},
 };
 
@@ -107,7 +107,9 @@ pub enum ConfigError {
     AgentId(#[from] InvalidName),
     /// The lease would run out between renewals.
     #[error(
-        "--lease-term {term:?} is shorter than {HEARTBEATS_PER_TERM} times --heartbeat-interval {heartbeat:?}: one lost heartbeat would cost the agent its leases; raise the one or lower the other"
+        "--lease-term {} is shorter than {HEARTBEATS_PER_TERM} times --heartbeat-interval {}: one lost heartbeat would cost the agent its leases; raise the one or lower the other",
+        AsTyped(*term),
+        AsTyped(*heartbeat)
     )]
     LeaseTerm {
         /// The term.
@@ -117,7 +119,9 @@ pub enum ConfigError {
     },
     /// Heartbeats are sent by the sweep.
     #[error(
-        "--sweep-interval {sweep:?} is longer than --heartbeat-interval {heartbeat:?}: heartbeats go out with sweeps and would be late; lower it"
+        "--sweep-interval {} is longer than --heartbeat-interval {}: heartbeats go out with sweeps and would be late; lower it",
+        AsTyped(*sweep),
+        AsTyped(*heartbeat)
     )]
     SweepInterval {
         /// The sweep.
@@ -279,8 +283,12 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused_with_the_reason() {
-        let cases: [(&[&str], &str); 9] = [
-            (&["--lease-term", "8999ms"], "--lease-term 8.999s is shorter than 3 times"),
+        let cases: [(&[&str], &str); 10] = [
+            (
+                &["--lease-term", "8999ms"],
+                "--lease-term 8999ms is shorter than 3 times --heartbeat-interval 3s",
+            ),
+            (&["--lease-term", "0s"], "--lease-term 0s is shorter"),
             (&["--sweep-interval", "4s"], "heartbeats go out with sweeps"),
             (&["--sweep-interval", "0ms"], "at least 1ms"),
             (&["--unflushed-bytes-max", "10MiB"], "--unflushed-bytes-max 10485760 is less than two requests"),

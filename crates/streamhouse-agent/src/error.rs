@@ -3,7 +3,7 @@
 use crate::flush::SequenceError;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use streamhouse_core::{
-    ErrorKind, InvalidName, TopicPartition,
+    AsTyped, ErrorKind, InvalidName, TopicPartition,
     batch::BatchError,
     limits::{BATCH_BYTES_MAX, REQUEST_BYTES_MAX},
 };
@@ -43,17 +43,20 @@ pub(crate) enum WriteError {
     #[error("the segment could not be stored: {0}")]
     Store(Arc<StorageError>),
     #[error(
-        "the segment was not stored within {0:?} (one lease term): the object store does not answer; look at its disk or service, the agent goes on trying with what is sent again"
+        "the segment was not stored within {} (one lease term): the object store does not answer; look at its disk or service, the agent goes on trying with what is sent again",
+        AsTyped(*.0)
     )]
     StoreTimeout(Duration),
     #[error("the segment could not be committed: {0}")]
     Commit(Arc<MetadataError>),
     #[error(
-        "a flush was not committed within {0:?} (one lease term) and was given up; it may have been committed, send the batch again: it is stored once if it carries a producer id"
+        "a flush was not committed within {} (one lease term) and was given up; it may have been committed, send the batch again: it is stored once if it carries a producer id",
+        AsTyped(*.0)
     )]
     Abandoned(Duration),
     #[error(
-        "a flush could not be committed within {0:?} (one lease term) because the one before it was not; nothing of it was written, send the batch again"
+        "a flush could not be committed within {} (one lease term) because the one before it was not; nothing of it was written, send the batch again",
+        AsTyped(*.0)
     )]
     TooLate(Duration),
     #[error("the agent shuts down; send the batch to the partition's next holder")]

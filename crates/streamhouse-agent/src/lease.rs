@@ -4,7 +4,7 @@ use crate::flush::{Command, LeaseEvent};
 use crate::readiness::{Readiness, Reason};
 use std::collections::{HashMap, HashSet};
 use std::{future::Future, sync::Arc, time::Duration};
-use streamhouse_core::{AgentId, ErrorKind, TopicPartition};
+use streamhouse_core::{AgentId, AsTyped, ErrorKind, TopicPartition};
 use streamhouse_hooks::{Gauge, GaugeId, Instance};
 use streamhouse_metadata::{MetadataError, MetadataStore};
 use tokio::sync::{Notify, mpsc, watch};
@@ -220,7 +220,7 @@ impl LeaseKeeper {
         let limit = self.parts.lease_term / RENEWALS_PER_TERM;
         match timeout(limit, call).await {
             Ok(result) => result.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("the metadata store did not answer within {limit:?}")),
+            Err(_) => Err(format!("the metadata store did not answer within {}", AsTyped(limit))),
         }
     }
 

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use std::io;
 use std::time::{Duration, Instant};
 use streamhouse_client::{ClientError, ConsumedRecord, Consumer, OffsetReset};
-use streamhouse_core::ErrorKind;
+use streamhouse_core::{AsTyped, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
 /// A poll that finds nothing ends after this time, to look whether the run should stop.
@@ -186,7 +186,7 @@ impl Run {
             }
             Err(error) if error.kind().is_retryable() => {
                 if self.failing_since.is_none() {
-                    note(&format!("polling again for {RETRY_FOR:?}: {error}"));
+                    note(&format!("polling again for {}: {error}", AsTyped(RETRY_FOR)));
                 }
                 if self.failing_since.get_or_insert_with(Instant::now).elapsed() > RETRY_FOR {
                     return Err(error.into());

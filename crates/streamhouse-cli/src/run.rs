@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use streamhouse_core::AsTyped;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -63,8 +64,9 @@ async fn wait_for_gate(gate: &Path, timeout: Duration, stop: &CancellationToken)
         () = opened => Ok(()),
         () = stop.cancelled() => Ok(()),
         () = tokio::time::sleep(timeout) => bail!(
-            "the start gate {} did not appear within {timeout:?}; create the file to let the run begin",
-            gate.display()
+            "the start gate {} did not appear within {}; create the file to let the run begin",
+            gate.display(),
+            AsTyped(timeout)
         ),
     }
 }

@@ -1,7 +1,7 @@
 //! What can go wrong in a client.
 
 use std::{sync::Arc, time::Duration};
-use streamhouse_core::{ErrorKind, InvalidName, TopicPartition, batch::BatchError};
+use streamhouse_core::{AsTyped, ErrorKind, InvalidName, TopicPartition, batch::BatchError};
 use streamhouse_metadata::MetadataError;
 use streamhouse_storage::StorageError;
 
@@ -30,8 +30,9 @@ pub enum ClientError {
     NotSubscribed(String),
     /// The producer's buffer stayed full.
     #[error(
-        "the producer's buffer of {buffer_bytes} bytes stayed full for {waited:?}, so this record was not accepted. \
-         Send more slowly, raise `buffer_bytes`, or look at the agent: it acknowledges more slowly than records come"
+        "the producer's buffer of {buffer_bytes} bytes stayed full for {}, so this record was not accepted. \
+         Send more slowly, raise `buffer_bytes`, or look at the agent: it acknowledges more slowly than records come",
+        AsTyped(*waited)
     )]
     BufferFull {
         /// The buffer's size.
@@ -41,8 +42,9 @@ pub enum ClientError {
     },
     /// A batch was not acknowledged within the delivery timeout.
     #[error(
-        "a batch for {partition} was not acknowledged within {waited:?} ({cause}). It may or may not be stored. Look at \
-         the agent that leases the partition, then send the records again"
+        "a batch for {partition} was not acknowledged within {} ({cause}). It may or may not be stored. Look at \
+         the agent that leases the partition, then send the records again",
+        AsTyped(*waited)
     )]
     DeliveryTimeout {
         /// Where it was to go.

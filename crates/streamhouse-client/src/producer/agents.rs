@@ -2,7 +2,7 @@
 
 use crate::producer::lane::Answer;
 use std::{sync::Arc, time::Duration};
-use streamhouse_core::{ErrorKind, limits::MESSAGE_BYTES_MAX};
+use streamhouse_core::{AsTyped, ErrorKind, limits::MESSAGE_BYTES_MAX};
 use streamhouse_proto::v1::{BatchResult, ProduceRequest, agent_client::AgentClient};
 use tonic::{
     Code, Status,
@@ -53,7 +53,9 @@ pub(crate) async fn produce(
             )
         }
         Ok(Err(status)) => of_status(address, &status),
-        Err(_) => Answer::Again(format!("the agent at {address} did not answer within {timeout:?}").into()),
+        Err(_) => {
+            Answer::Again(format!("the agent at {address} did not answer within {}", AsTyped(timeout)).into())
+        }
     };
     vec![answers; batches]
 }
@@ -73,7 +75,7 @@ fn of_result(result: BatchResult) -> Answer {
 
 /// A request fails as a whole only if it could not be read, or never arrived, or its answer did not.
 fn of_status(address: &str, status: &Status) -> Answer {
-    let message = format!("the agent at {address} failed: {} ({:?})", status.message(), status.code());
+    let message = format!("the agent at {address} failed: {} ({})", status.message(), status.code());
     match status.code() {
         Code::InvalidArgument | Code::Unimplemented => Answer::Refused(ErrorKind::Invalid, message.into()),
         _ => Answer::Again(message.into()),

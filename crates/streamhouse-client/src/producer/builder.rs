@@ -5,7 +5,7 @@ use crate::identity;
 use crate::producer::{Producer, dispatcher::Dispatcher, shared::Shared};
 use std::{sync::Arc, time::Duration};
 use streamhouse_core::{
-    Clock, SystemClock,
+    AsTyped, Clock, SystemClock,
     batch::Compression,
     limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX},
 };
@@ -184,15 +184,19 @@ impl Config {
         ] {
             if timeout > TIMEOUT_MAX {
                 return Err(ClientError::Invalid(format!(
-                    "{name} is {timeout:?}; it must be at most {TIMEOUT_MAX:?}"
+                    "{name} is {}; it must be at most {}",
+                    AsTyped(timeout),
+                    AsTyped(TIMEOUT_MAX)
                 )));
             }
         }
         // A record could otherwise be accepted that has failed already, or whose batch fails before it is sealed.
         if self.delivery_timeout <= self.linger || self.delivery_timeout < self.send_timeout {
             return Err(ClientError::Invalid(format!(
-                "delivery_timeout is {:?}; it must be longer than linger ({:?}) and not shorter than send_timeout ({:?})",
-                self.delivery_timeout, self.linger, self.send_timeout
+                "delivery_timeout is {}; it must be longer than linger ({}) and not shorter than send_timeout ({})",
+                AsTyped(self.delivery_timeout),
+                AsTyped(self.linger),
+                AsTyped(self.send_timeout)
             )));
         }
         Ok(())

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use streamhouse_core::{
-    TopicName,
+    AsTyped, TopicName,
     limits::{REQUEST_BATCHES_MAX, REQUEST_BYTES_MAX},
 };
 use streamhouse_metadata::{MetadataError, PartitionInfo};
@@ -299,7 +299,9 @@ impl Dispatcher {
 async fn in_time<T>(asked: impl Future<Output = Result<T, MetadataError>>) -> Result<T, Arc<str>> {
     match tokio::time::timeout(METADATA_TIMEOUT, asked).await {
         Ok(answer) => answer.map_err(|error| error.to_string().into()),
-        Err(_) => Err(format!("the metadata store did not answer within {METADATA_TIMEOUT:?}").into()),
+        Err(_) => {
+            Err(format!("the metadata store did not answer within {}", AsTyped(METADATA_TIMEOUT)).into())
+        }
     }
 }
 

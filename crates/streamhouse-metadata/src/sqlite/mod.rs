@@ -26,7 +26,7 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use streamhouse_core::{TopicName, TopicPartition};
+use streamhouse_core::{AsTyped, TopicName, TopicPartition};
 
 /// How long a write waits for the file's write lock, which one process at a time holds, before it is `Busy`.
 const WRITE_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -169,7 +169,8 @@ fn term_ms(term: Duration) -> Result<i64> {
     const TERM_MAX: Duration = Duration::from_secs(24 * 60 * 60);
     if term < Duration::from_millis(1) || term > TERM_MAX {
         return Err(MetadataError::Invalid(format!(
-            "a lease term of {term:?} is out of range; choose one from 1 ms to 1 day"
+            "a lease term of {} is out of range; choose one from 1 ms to 1 day",
+            AsTyped(term)
         )));
     }
     Ok(i64::try_from(term.as_millis()).expect("a day has fewer milliseconds than i64 holds"))
