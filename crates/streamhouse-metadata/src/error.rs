@@ -46,15 +46,14 @@ pub enum MetadataError {
     #[error("the metadata store is busy ({0}); try again")]
     Busy(#[source] sqlx::Error),
     /// The file at `path` cannot be used as it is; nothing was changed.
-    #[error("the metadata store {path} {problem} ({source})")]
+    #[error("the metadata store {path} {problem}{}", in_brackets(said))]
     Unusable {
         /// The file.
         path: String,
         /// What is wrong and what to do, as the rest of a sentence that begins with the path.
         problem: &'static str,
-        /// What the system said.
-        #[source]
-        source: sqlx::Error,
+        /// What the system said; empty when it was not asked.
+        said: String,
     },
     /// The database failed in a way that has no better name here; nothing was changed.
     #[error("the metadata store failed: {0}; check its path, permissions and free space")]
@@ -67,6 +66,10 @@ pub enum MetadataError {
     /// The database holds something this version did not write.
     #[error("the metadata store holds something unexpected: {0}")]
     Corrupt(String),
+}
+
+fn in_brackets(said: &str) -> String {
+    if said.is_empty() { String::new() } else { format!(" ({said})") }
 }
 
 impl MetadataError {

@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+mod support;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use streamhouse_core::{ErrorKind, TopicName};
 use streamhouse_metadata::{Agents, MetadataError, Result, SqliteMetadataStore, Topics};
+use support::without_override;
 use tempfile::TempDir;
 
 fn topic(name: &str) -> TopicName {
@@ -16,11 +18,14 @@ fn topic(name: &str) -> TopicName {
 
 /// The error of opening this path, as one sentence. Nothing that was there is changed.
 async fn refused(path: &Path) -> String {
-    let before = fs::read(path).ok();
+    let read = || path.is_file().then(|| fs::read(path).ok());
+    let before = read();
     let error = SqliteMetadataStore::new(path).await.expect_err("this path cannot be used");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    assert!(fs::read(path).ok() == before, "the file was changed: {error}");
-    error.to_string()
+    assert!(read() == before, "the file was changed: {error}");
+    let message = error.to_string();
+    assert!(!message.contains("(code: ") && !message.contains("with database"), "{message}");
+    message
 }
 
 #[tokio::test]
@@ -134,6 +139,13 @@ async fn a_directory_is_refused() {
 }
 
 #[tokio::test]
+async fn a_device_is_refused() {
+    let message = refused(Path::new("/dev/null")).await;
+    assert!(message.contains("/dev/null is not a regular file; give the path of one"), "{message}");
+    assert!(!Path::new("/dev/null-wal").exists());
+}
+
+#[tokio::test]
 async fn a_path_through_a_file_is_refused() {
     let directory = TempDir::new().unwrap();
     fs::write(directory.path().join("file"), "").unwrap();
@@ -176,18 +188,6 @@ async fn a_file_of_another_version_is_refused() {
     pool.close().await;
     let message = refused(&path).await;
     assert!(message.contains("was written by another version of StreamHouse"), "{message}");
-}
-
-/// Runs on a thread of its own without the right to ignore permissions, which root has; threads started there have it
-/// as little.
-fn without_override<T: Send + 'static>(run: impl AsyncFnOnce() -> T + Send + 'static) -> T {
-    let thread = std::thread::spawn(|| {
-        let mut sets = capabilities(None).unwrap();
-        sets.effective -= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
-        set_capabilities(None, sets).unwrap();
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run())
-    });
-    thread.join().unwrap()
 }
 
 #[test]

@@ -58,6 +58,7 @@ pub struct SqliteMetadataStore {
     path: Arc<Path>,
     writer: SqlitePool,
     readers: SqlitePool,
+    read_only: bool,
     write_wait: Duration,
 }
 
@@ -72,12 +73,24 @@ impl SqliteMetadataStore {
         open::open(path.as_ref()).await
     }
 
+    /// Opens a file that is there for reading: nothing is created in it, changed or brought up to date. Read access to the
+    /// file and its directory is enough while an agent has the file open, and mostly afterwards. Every call that would
+    /// write is `Invalid`.
+    ///
+    /// # Errors
+    ///
+    /// `Unusable` when the path cannot be used, with what to do about it.
+    pub async fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
+        open::open_read_only(path.as_ref()).await
+    }
+
     /// Keeps every other agent off this file until the lock is dropped or the process ends, however it ends.
     ///
     /// # Errors
     ///
     /// `AgentRuns` with the process id of the agent that has the lock; `Unusable` when the lock file cannot be written.
     pub fn lock_agent(&self) -> Result<AgentLock> {
+        self.check_writable()?;
         AgentLock::take(&self.path)
     }
 
@@ -89,6 +102,7 @@ impl SqliteMetadataStore {
 
     /// Begins a write transaction; it holds the write lock from here on.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
+        self.check_writable()?;
         let deadline = Instant::now() + self.write_wait;
         loop {
             match self.writer.begin_with("BEGIN IMMEDIATE").await {
@@ -112,7 +126,18 @@ impl SqliteMetadataStore {
     }
 
     fn failed(&self, error: sqlx::Error) -> MetadataError {
-        errors::explain(&self.path, error)
+        let explain = if self.read_only { errors::explain_reading } else { errors::explain };
+        explain(&self.path, error)
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        if !self.read_only {
+            return Ok(());
+        }
+        Err(MetadataError::Invalid(format!(
+            "the metadata store {} was opened for reading only; open it with `SqliteMetadataStore::new` to change it",
+            self.path.display()
+        )))
     }
 }
 

@@ -1,12 +1,15 @@
 //! Opening the file: directories, connections, migrations.
 
-use super::errors::{IS_DIRECTORY, IS_FOREIGN, IS_NEWER, cannot_create, explain, unusable};
+use super::errors::{
+    IS_DIRECTORY, IS_EMPTY, IS_FOREIGN, IS_NEWER, IS_NO_FILE, IS_OLDER, cannot_create, cannot_read, explain,
+    explain_reading, refused, unusable,
+};
 use super::{SqliteMetadataStore, WRITE_WAIT_MAX};
-use crate::error::Result;
+use crate::error::{MetadataError, Result};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
-use std::fs::File;
+use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
+use std::fs::{File, Metadata};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -29,14 +32,14 @@ pub(super) async fn open(path: &Path) -> Result<SqliteMetadataStore> {
     // Absolute, so that it means the same file after a change of directory, and so that SQLite's special names
     // (":memory:") are files like any other.
     let path = std::path::absolute(path).map_err(|error| cannot_create(path, error))?;
-    if path.is_dir() {
-        return Err(unusable(&path, IS_DIRECTORY, io::Error::from(io::ErrorKind::IsADirectory).into()));
+    if let Ok(file) = path.metadata() {
+        check_file(&path, &file)?;
     }
     if let Some(directory) = path.parent() {
         create_directory(directory).map_err(|error| cannot_create(&path, error))?;
     }
     if path.metadata().is_ok_and(|file| file.len() > 0) {
-        check_ours(&path).await?;
+        is_ours(&path, explain).await?;
     }
 
     let options = SqliteConnectOptions::new()
@@ -47,21 +50,14 @@ pub(super) async fn open(path: &Path) -> Result<SqliteMetadataStore> {
         .pragma("journal_size_limit", JOURNAL_BYTES_MAX.to_string())
         .disable_statement_logging();
     let writer = options.clone().create_if_missing(true).busy_timeout(WRITER_BUSY_TIMEOUT);
-    let reader = options.pragma("query_only", "ON").busy_timeout(READER_BUSY_TIMEOUT);
-
-    let pool = SqlitePoolOptions::new()
-        .test_before_acquire(false)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .acquire_timeout(WRITE_WAIT_MAX);
     let mut store = SqliteMetadataStore {
         path: path.into(),
-        writer: pool
-            .clone()
+        writer: pool_options()
             .max_connections(1)
             .after_release(|connection, _| Box::pin(is_whole(connection)))
             .connect_lazy_with(writer),
-        readers: pool.max_connections(READERS_MAX).connect_lazy_with(reader),
+        readers: readers(options),
+        read_only: false,
         write_wait: WRITE_WAIT_MAX,
     };
     store.migrate().await?;
@@ -69,6 +65,50 @@ pub(super) async fn open(path: &Path) -> Result<SqliteMetadataStore> {
     let real = store.path.canonicalize().map_err(|error| cannot_create(&store.path, error))?;
     store.path = real.into();
     Ok(store)
+}
+
+/// Opens a file that is there, and changes nothing in it.
+pub(super) async fn open_read_only(path: &Path) -> Result<SqliteMetadataStore> {
+    let path = std::path::absolute(path).map_err(|error| cannot_read(path, error))?;
+    let file = path.metadata().map_err(|error| cannot_read(&path, error))?;
+    check_file(&path, &file)?;
+    if file.len() == 0 || !is_ours(&path, explain_reading).await? {
+        return Err(unusable(&path, IS_EMPTY));
+    }
+    // SQLite opens the file for writing when it may, which lets it tidy up behind itself; `query_only` keeps what is in
+    // it as it is.
+    let readers = readers(SqliteConnectOptions::new().filename(&path).disable_statement_logging());
+    let store = SqliteMetadataStore {
+        path: path.into(),
+        writer: readers.clone(),
+        readers,
+        read_only: true,
+        write_wait: WRITE_WAIT_MAX,
+    };
+    store.check_version().await?;
+    Ok(store)
+}
+
+fn readers(options: SqliteConnectOptions) -> SqlitePool {
+    let options = options.pragma("query_only", "ON").busy_timeout(READER_BUSY_TIMEOUT);
+    pool_options().max_connections(READERS_MAX).connect_lazy_with(options)
+}
+
+fn pool_options() -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .acquire_timeout(WRITE_WAIT_MAX)
+}
+
+/// Devices and pipes are refused too: SQLite would read and write them.
+fn check_file(path: &Path, file: &Metadata) -> Result<()> {
+    match file.file_type() {
+        kind if kind.is_dir() => Err(unusable(path, IS_DIRECTORY)),
+        kind if !kind.is_file() => Err(unusable(path, IS_NO_FILE)),
+        _ => Ok(()),
+    }
 }
 
 /// Creates the directory and those above it, each durable before the next.
@@ -97,7 +137,7 @@ impl SqliteMetadataStore {
         MIGRATOR.run_direct(None, &mut *transaction, false).await.map_err(|error| match error {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => self.failed(error),
             // Every other error says that the file's migrations are not those of this program.
-            error => unusable(&self.path, IS_NEWER, sqlx::Error::Migrate(Box::new(error))),
+            error => refused(&self.path, IS_NEWER, &sqlx::Error::Migrate(Box::new(error))),
         })?;
         // SQLite opens a file that it may not write for reading only, and says so at the first write.
         sqlx::query("UPDATE counters SET value = value WHERE false")
@@ -105,6 +145,21 @@ impl SqliteMetadataStore {
             .await
             .map_err(|error| self.failed(error))?;
         self.commit(transaction).await
+    }
+
+    /// Refuses a file that [`migrate`](Self::migrate) would have to change, or could not.
+    async fn check_version(&self) -> Result<()> {
+        let applied: Vec<(i64, Vec<u8>)> =
+            sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version")
+                .fetch_all(&self.readers)
+                .await
+                .map_err(|error| self.failed(error))?;
+        let known: Vec<_> = MIGRATOR.iter().map(|step| (step.version, step.checksum.to_vec())).collect();
+        match known.strip_prefix(applied.as_slice()) {
+            Some([]) => Ok(()),
+            Some([..]) => Err(unusable(&self.path, IS_OLDER)),
+            None => Err(unusable(&self.path, IS_NEWER)),
+        }
     }
 }
 
@@ -118,9 +173,9 @@ async fn is_whole(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
     Ok(!connection.is_in_transaction())
 }
 
-/// A file with tables in it that this program did not make is refused before anything, its journal mode for one, is
-/// changed.
-async fn check_ours(path: &Path) -> Result<()> {
+/// Whether this program made the tables in the file; false while it has none. A file with another program's tables is
+/// refused before anything, its journal mode for one, is changed.
+async fn is_ours(path: &Path, explain: fn(&Path, sqlx::Error) -> MetadataError) -> Result<bool> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .read_only(true)
@@ -137,11 +192,9 @@ async fn check_ours(path: &Path) -> Result<()> {
         Ok(identity)
     };
     match identity().await.map_err(|error| explain(path, error))? {
-        // The second is a file that another process is about to make its own.
-        (APPLICATION_ID, _) | (0, 0) => Ok(()),
-        _ => {
-            let source = sqlx::Error::Protocol("the file belongs to another program".into());
-            Err(unusable(path, IS_FOREIGN, source))
-        }
+        (APPLICATION_ID, _) => Ok(true),
+        // Another process is about to make it its own.
+        (0, 0) => Ok(false),
+        _ => Err(unusable(path, IS_FOREIGN)),
     }
 }
