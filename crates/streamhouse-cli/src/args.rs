@@ -1,12 +1,13 @@
 //! The command line, and the stores it names.
 
 use crate::{consume, groups, lag, produce, topic};
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use streamhouse_client::Admin;
 use streamhouse_metadata::{MetadataStore, SqliteMetadataStore};
+use streamhouse_storage::StorageError;
 
 /// StreamHouse: an event log on object storage.
 #[derive(Debug, Parser)]
@@ -83,13 +84,7 @@ pub(crate) struct Places {
 impl Places {
     /// The metadata store, which must be there: a mistyped path must not look like an empty log.
     pub(crate) async fn metadata(&self) -> Result<Arc<dyn MetadataStore>> {
-        if !self.metadata_path.exists() {
-            bail!(
-                "there is no metadata store at {}; give the agent's with --metadata-path or STREAMHOUSE_METADATA_PATH, \
-                 or begin a new one with `streamhouse topic create`",
-                self.metadata_path.display()
-            );
-        }
+        self.check_metadata_exists()?;
         self.metadata_or_new().await
     }
 
@@ -103,14 +98,38 @@ impl Places {
         Ok(Admin::new(self.metadata().await?))
     }
 
+    /// What only looks at them: whoever may read the file may do so.
+    pub(crate) async fn viewer(&self) -> Result<Admin> {
+        self.check_metadata_exists()?;
+        Ok(Admin::new(Arc::new(SqliteMetadataStore::open_read_only(&self.metadata_path).await?)))
+    }
+
+    /// What else may be wrong with the path is found when it is opened.
+    fn check_metadata_exists(&self) -> Result<()> {
+        ensure!(
+            self.metadata_path.try_exists().unwrap_or(true),
+            "there is no metadata store at {}; give the agent's with --metadata-path or STREAMHOUSE_METADATA_PATH, \
+             or begin a new one with `streamhouse topic create`",
+            self.metadata_path.display()
+        );
+        Ok(())
+    }
+
     /// The object store's directory, for messages.
     pub(crate) fn object_store_path(&self) -> &Path {
         &self.object_store_path
     }
 
-    /// The object store.
+    /// The object store, which must be there too.
     pub(crate) fn objects(&self) -> Result<Arc<dyn object_store::ObjectStore>> {
-        Ok(streamhouse_storage::open_local(&self.object_store_path)?)
+        match streamhouse_storage::open_local(&self.object_store_path) {
+            Err(StorageError::Missing { path }) => bail!(
+                "there is no object store in {}; give the agent's with --object-store-path or \
+                 STREAMHOUSE_OBJECT_STORE_PATH, or start an agent, which creates it",
+                path.display()
+            ),
+            opened => Ok(opened?),
+        }
     }
 }
 

@@ -62,10 +62,9 @@ struct ResetRow {
 
 /// Does it.
 pub(crate) async fn execute(command: Groups, places: &Places, output: Output) -> Result<()> {
-    let admin = places.admin().await?;
     match command {
         Groups::List => {
-            let groups = admin.groups().await?;
+            let groups = places.viewer().await?.groups().await?;
             let row = |group: &streamhouse_metadata::Group| GroupRow {
                 group: group.id.to_string(),
                 partitions: group.partitions,
@@ -74,11 +73,12 @@ pub(crate) async fn execute(command: Groups, places: &Places, output: Output) ->
             output.show(&groups.iter().map(row).collect::<Vec<_>>(), |rows| groups_table(rows))
         }
         Groups::Describe { group } => {
-            let offsets = admin.describe_group(&group).await?;
+            let offsets = places.viewer().await?.describe_group(&group).await?;
             let rows: Vec<_> = offsets.iter().map(|offset| LagRow::new(&group, offset)).collect();
             output.show(&rows, |rows| lag::table(rows))
         }
         Groups::ResetOffsets(reset) => {
+            let admin = if reset.dry_run { places.viewer().await? } else { places.admin().await? };
             let rows = reset_offsets(&admin, &reset).await?;
             output.show(&rows, |rows| reset_table(rows))
         }

@@ -47,7 +47,7 @@ impl LagRow {
 
 /// Shows it.
 pub(crate) async fn execute(command: &Lag, places: &Places, output: Output) -> Result<()> {
-    let admin = places.admin().await?;
+    let admin = places.viewer().await?;
     let groups = match &command.group {
         Some(group) => vec![group.clone()],
         None => admin.groups().await?.iter().map(|group| group.id.to_string()).collect(),

@@ -64,12 +64,12 @@ pub(crate) async fn execute(command: Topic, places: &Places, output: Output) -> 
             })
         }
         Topic::List => {
-            let topics = places.admin().await?.topics().await?;
+            let topics = places.viewer().await?.topics().await?;
             let rows: Vec<TopicRow> = topics.iter().map(TopicRow::from).collect();
             output.show(&rows, |rows| topics_table(rows))
         }
         Topic::Describe { name } => {
-            let described = Described::from(places.admin().await?.describe_topic(&name).await?);
+            let described = Described::from(places.viewer().await?.describe_topic(&name).await?);
             output.show(&described, partitions_table)
         }
     }

@@ -36,7 +36,18 @@ fn topics_are_created_listed_and_described() {
 #[test]
 fn wrong_topics_are_refused_with_what_to_do() {
     let log = Log::new();
-    log.fails(&["topic", "list"], &["there is no metadata store at", "--metadata-path", "topic create"]);
+    let reading: [&[&str]; 6] = [
+        &["topic", "list"],
+        &["topic", "describe", "orders"],
+        &["groups", "list"],
+        &["groups", "describe", "g"],
+        &["lag"],
+        &["consume", "orders", "--group", "g"],
+    ];
+    for command in reading {
+        log.fails(command, &["there is no metadata store at", "--metadata-path", "topic create"]);
+    }
+    assert_eq!(std::fs::read_dir(log.path("")).unwrap().count(), 0, "looking leaves nothing behind");
     log.ok(&["topic", "create", "orders"]);
     log.fails(&["topic", "create", "orders"], &["orders exists already"]);
     log.fails(&["topic", "create", "a/b"], &["\"a/b\"", "1 to 249 characters"]);
@@ -44,8 +55,54 @@ fn wrong_topics_are_refused_with_what_to_do() {
     log.fails(&["topic", "describe", "missing"], &["missing does not exist", "streamhouse topic create"]);
     log.fails(&["produce", "missing", "--generate", "1"], &["missing does not exist"]);
     log.fails(&["produce", "orders", "--partition", "1", "--generate", "1"], &["partition 1", "1 partition"]);
+    log.fails(&["consume", "orders", "--group", "g"], &["no object store in", "--object-store-path"]);
+    assert!(!log.path("objects").exists());
+    log.make_objects();
     log.fails(&["consume", "missing", "--group", "g"], &["missing does not exist"]);
     log.fails(&["consume", "orders", "--group", "a b"], &["invalid group id"]);
+}
+
+#[test]
+fn whoever_may_only_read_can_look() {
+    let log = Log::new();
+    log.ok(&["topic", "create", "orders"]);
+    log.ok(&["groups", "reset-offsets", "g", "--topic", "orders", "--to", "earliest"]);
+    log.write_protect();
+    let looks: [(&[&str], &str); 6] = [
+        (&["topic", "list"], "orders"),
+        (&["topic", "describe", "orders"], "orders"),
+        (&["groups", "list"], "g "),
+        (&["groups", "describe", "g"], "orders"),
+        (&["groups", "reset-offsets", "g", "--topic", "orders", "--to", "latest", "--dry-run"], "dry run"),
+        (&["lag"], "orders"),
+    ];
+    for (look, shows) in looks {
+        let output = log.without_override(look);
+        assert!(output.status.success(), "{look:?}: {}", stderr(&output));
+        let shown = String::from_utf8(output.stdout).unwrap();
+        assert!(shown.contains(shows), "{look:?}: {shown}");
+    }
+    let refused = log.without_override(&["topic", "create", "more"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("cannot be written; make the file"), "{}", stderr(&refused));
+}
+
+#[test]
+fn paths_that_are_no_log_are_refused_with_what_to_do() {
+    let log = Log::new();
+    std::fs::write(log.path("text"), "hello").unwrap();
+    let text = log.path("text");
+    let directory = log.path("");
+    let cases = [
+        ("/dev/null", "is not a regular file; give the path of one"),
+        (directory.to_str().unwrap(), "is a directory; give the path of a file in it"),
+        (text.to_str().unwrap(), "is not a StreamHouse metadata file; give another path"),
+    ];
+    for (path, says) in cases {
+        for command in [&["lag"][..], &["topic", "create", "orders"]] {
+            log.fails(&[command, &["--metadata-path", path]].concat(), &[path, says]);
+        }
+    }
 }
 
 #[test]
@@ -102,6 +159,7 @@ fn negative_numbers_are_refused_as_what_they_are() {
 fn a_signal_that_comes_twice_at_once_is_one() {
     let log = Log::new();
     log.ok(&["topic", "create", "orders"]);
+    log.make_objects();
     let report = log.path("report.json");
     let mut command = log.command(&["consume", "orders", "--group", "g", "--start-gate", "shut", "--report"]);
     let child = command.arg(&report).spawn().unwrap();

@@ -49,6 +49,15 @@ pub enum StorageError {
         #[source]
         source: object_store::Error,
     },
+    /// There is no local object store.
+    #[error(
+        "there is no object store in {}; give the directory that the agent uses, or start an agent, which creates it",
+        path.display()
+    )]
+    Missing {
+        /// The directory that was given.
+        path: PathBuf,
+    },
     /// A local object store could not be opened.
     #[error("cannot use {} as an object store: {source}; check the path and its permissions", path.display())]
     Open {
@@ -113,7 +122,7 @@ impl StorageError {
     /// How the caller should react.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            StorageError::NotFound { .. } => ErrorKind::NotFound,
+            StorageError::NotFound { .. } | StorageError::Missing { .. } => ErrorKind::NotFound,
             StorageError::Exists { .. } | StorageError::Build { .. } => ErrorKind::Invalid,
             StorageError::Full { .. } | StorageError::Unavailable { .. } | StorageError::Open { .. } => {
                 ErrorKind::Unavailable

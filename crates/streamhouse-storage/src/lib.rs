@@ -13,7 +13,7 @@ mod store;
 mod testing;
 
 pub use error::{Result, StorageError};
-pub use local::open_local;
+pub use local::{create_local, open_local};
 pub use reader::{PartitionReader, RangeLocation, Taken};
 pub use segment::{RangeLayout, Segment, SegmentBuilder, SegmentSummary, verify_segment};
 pub use store::{SegmentStore, StoredObject};

@@ -21,7 +21,23 @@ use std::{
 /// Slices handed to one write; the kernel takes at most 1024.
 const WRITE_SLICES: usize = 1024;
 
-/// Opens `dir` as an object store; it is created when it is missing.
+/// Opens `dir`, which [`create_local`] made, as an object store. For those who read: a mistyped path must not look like an
+/// empty store.
+///
+/// # Errors
+///
+/// `Missing`, kind `NotFound`, when there is no object store in `dir`; `Open`, kind `Unavailable`, when it cannot be used.
+pub fn open_local(dir: &Path) -> Result<Arc<dyn ObjectStore>> {
+    match fs::metadata(dir.join(SEGMENT_PREFIX)) {
+        Ok(segments) if segments.is_dir() => local(dir),
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(cannot_open(dir, error))
+        }
+        Ok(_) | Err(_) => Err(StorageError::Missing { path: dir.to_owned() }),
+    }
+}
+
+/// Opens `dir` as an object store; it is created when it is missing. For those who write.
 ///
 /// A `put` that returned is on disk: the object's bytes, its directory entry, and the entries of the directories above it.
 /// An object that exists is never overwritten when the caller asks for its creation. A put that fails or is cut short by a
@@ -32,15 +48,21 @@ const WRITE_SLICES: usize = 1024;
 /// # Errors
 ///
 /// `Open`, kind `Unavailable`, when the directory cannot be made or used.
-pub fn open_local(dir: &Path) -> Result<Arc<dyn ObjectStore>> {
-    let failed = |source| StorageError::Open { path: dir.to_owned(), source };
+pub fn create_local(dir: &Path) -> Result<Arc<dyn ObjectStore>> {
     // The directory that segments go to exists and is on disk before the first of them: two puts at once never depend on
     // each other for its entry.
-    create_durably(&dir.join(SEGMENT_PREFIX)).map_err(failed)?;
-    let files = LocalFileSystem::new_with_prefix(dir)
-        .map_err(|error| failed(io::Error::other(error)))?
-        .with_fsync(true);
-    Ok(Arc::new(Local { files }))
+    create_durably(&dir.join(SEGMENT_PREFIX)).map_err(|error| cannot_open(dir, error))?;
+    local(dir)
+}
+
+fn local(dir: &Path) -> Result<Arc<dyn ObjectStore>> {
+    let files =
+        LocalFileSystem::new_with_prefix(dir).map_err(|error| cannot_open(dir, io::Error::other(error)))?;
+    Ok(Arc::new(Local { files: files.with_fsync(true) }))
+}
+
+fn cannot_open(dir: &Path, source: io::Error) -> StorageError {
+    StorageError::Open { path: dir.to_owned(), source }
 }
 
 /// Creates a directory and those above it, and syncs them, so that their entries are on disk. Those that exist already

@@ -7,7 +7,7 @@ use streamhouse_core::{
     batch::{BatchBuilder, Compression},
 };
 use streamhouse_hooks::{Instance, Role};
-use streamhouse_storage::{SegmentBuilder, SegmentStore, open_local};
+use streamhouse_storage::{SegmentBuilder, SegmentStore, create_local};
 use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
@@ -56,7 +56,8 @@ async fn each_operation_is_told_once() {
     let observer = Observer::default();
     let _guard = tracing_subscriber::registry().with(observer.clone()).set_default();
     let dir = tempfile::tempdir().unwrap();
-    let store = SegmentStore::new(open_local(dir.path()).unwrap(), &Instance::new(Role::Agent, "agent", ""));
+    let store =
+        SegmentStore::new(create_local(dir.path()).unwrap(), &Instance::new(Role::Agent, "agent", ""));
     let mut batch = BatchBuilder::new(Compression::None);
     batch.push(0, None, b"value", &[]).unwrap();
     let mut builder = SegmentBuilder::new();

@@ -14,7 +14,7 @@ use streamhouse_core::{
     batch::{BatchBuilder, BatchHeader, Compression, RecordIter},
 };
 use streamhouse_hooks::{Instance, Role};
-use streamhouse_storage::{PartitionReader, RangeLocation, SegmentBuilder, SegmentStore, open_local};
+use streamhouse_storage::{PartitionReader, RangeLocation, SegmentBuilder, SegmentStore, create_local};
 
 const VALUE: [u8; 100] = *b"{\"order\":12345678,\"customer\":\"c-0042\",\"total_cents\":129900,\"currency\":\"EUR\",\"state\":\"paid and sent\"}";
 const BATCH_BYTES: usize = 128 << 10;
@@ -77,7 +77,7 @@ fn batches() {
 async fn segments() {
     let dir = tempfile::tempdir().unwrap();
     let store =
-        SegmentStore::new(open_local(dir.path()).unwrap(), &Instance::new(Role::Consumer, "speed", ""));
+        SegmentStore::new(create_local(dir.path()).unwrap(), &Instance::new(Role::Consumer, "speed", ""));
     let partition = TopicPartition { topic: TopicName::new("orders").unwrap(), partition: 0 };
     let (batch, records) = build(Compression::None);
     for batches in [1, 8, 64, 480] {

@@ -16,7 +16,7 @@ use streamhouse_hooks::{Instance, Role};
 use streamhouse_metadata::{Segments, SqliteMetadataStore, Topics};
 use streamhouse_proto::v1::agent_client::AgentClient;
 use streamhouse_proto::v1::{BatchResult, ProduceBatch, ProduceRequest};
-use streamhouse_storage::{PartitionReader, RangeLocation, SegmentStore, open_local};
+use streamhouse_storage::{PartitionReader, RangeLocation, SegmentStore, create_local, open_local};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::transport::Channel;
 
@@ -77,7 +77,7 @@ impl Log {
     pub(crate) async fn faulty_agent(&self, flags: &[&str]) -> (Agent, Arc<faults::Faults>) {
         let faults = Arc::new(faults::Faults::default());
         let metadata = faults::FaultyMetadata::new(self.metadata.clone(), Arc::clone(&faults));
-        let objects = open_local(&self.objects_path()).unwrap();
+        let objects = create_local(&self.objects_path()).unwrap();
         let objects = faults::FaultyObjects::new(objects, Arc::clone(&faults));
         let agent =
             Agent::start_with(self.config(flags), Arc::new(metadata), Arc::new(objects)).await.unwrap();

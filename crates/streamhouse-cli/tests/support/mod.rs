@@ -1,5 +1,8 @@
 //! Runs the built binary on a log of its own.
 
+use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -28,6 +31,36 @@ impl Log {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command
+    }
+
+    /// The object store's directory, which an agent would make.
+    #[allow(dead_code, reason = "each test file is a crate of its own, and some run an agent")]
+    pub(crate) fn make_objects(&self) {
+        streamhouse_storage::create_local(&self.path("objects")).unwrap();
+    }
+
+    /// Takes every write permission from the log's directory and the files in it.
+    #[allow(dead_code, reason = "each test file is a crate of its own")]
+    pub(crate) fn write_protect(&self) {
+        for entry in std::fs::read_dir(self.dir.path()).unwrap() {
+            std::fs::set_permissions(entry.unwrap().path(), Permissions::from_mode(0o400)).unwrap();
+        }
+        std::fs::set_permissions(self.dir.path(), Permissions::from_mode(0o500)).unwrap();
+    }
+
+    /// The outcome of a command that may not ignore permissions, as root may: also a program that root starts has no
+    /// capabilities.
+    #[allow(dead_code, reason = "each test file is a crate of its own")]
+    pub(crate) fn without_override(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        let run = move || {
+            if rustix::process::geteuid().is_root() {
+                let bits = CapabilitiesSecureBits::NO_ROOT;
+                set_capabilities_secure_bits(bits).expect("root in a test has CAP_SETPCAP");
+            }
+            command.output().unwrap()
+        };
+        std::thread::spawn(run).join().unwrap()
     }
 
     /// Standard output of a command that must succeed.

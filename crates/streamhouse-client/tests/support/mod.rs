@@ -17,7 +17,7 @@ use streamhouse_metadata::{
 };
 use streamhouse_proto::v1::agent_server::{Agent, AgentServer};
 use streamhouse_proto::v1::{BatchResult, ProduceRequest, ProduceResponse};
-use streamhouse_storage::{SegmentBuilder, SegmentStore, open_local};
+use streamhouse_storage::{SegmentBuilder, SegmentStore, create_local, open_local};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -52,7 +52,7 @@ impl Log {
             admin.create_topic(topic, *partitions).await.unwrap();
         }
         let instance = Instance::new(Role::Agent, "stub", "");
-        let segments = SegmentStore::new(open_local(&directory.path().join("objects")).unwrap(), &instance);
+        let segments = SegmentStore::new(create_local(&directory.path().join("objects")).unwrap(), &instance);
         let writer = Writer {
             store: store.clone(),
             segments,

@@ -9,7 +9,7 @@ use std::process::Command;
 use streamhouse_core::{ErrorKind, SegmentId};
 
 fn open(dir: &Path) -> SegmentStore {
-    SegmentStore::new(open_local(dir).unwrap(), &instance())
+    SegmentStore::new(create_local(dir).unwrap(), &instance())
 }
 
 fn small(id: u128) -> Segment {
@@ -64,7 +64,7 @@ async fn many_chunks_become_one_object() {
 #[tokio::test]
 async fn other_objects_take_the_general_way() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open_local(dir.path()).unwrap();
+    let store = create_local(dir.path()).unwrap();
     let key = ObjectPath::from("new/dir/object");
     for content in ["one", "two"] {
         store.put(&key, content.into()).await.unwrap();
@@ -98,10 +98,33 @@ async fn an_object_that_was_cut_is_corrupt_and_one_that_is_gone_is_not_found() {
 #[test]
 fn a_path_that_is_no_directory_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let error = open_local(file.path()).unwrap_err();
+    let error = create_local(file.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     let path = file.path().display().to_string();
     assert!(error.to_string().contains(&path), "{error}");
+}
+
+#[tokio::test]
+async fn whoever_reads_finds_what_was_created_and_creates_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("objects");
+    let missing = |path: &Path| {
+        let error = open_local(path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        let message = error.to_string();
+        let says = format!("there is no object store in {}; give the directory", path.display());
+        assert!(message.starts_with(&says), "{message}");
+    };
+    missing(&path);
+    assert!(!path.exists());
+    // A directory without segments is some other directory.
+    missing(dir.path());
+    missing(tempfile::NamedTempFile::new().unwrap().path());
+
+    let segment = small(1);
+    open(&path).put(&segment).await.unwrap();
+    let reader = SegmentStore::new(open_local(&path).unwrap(), &instance());
+    assert_eq!(reader.get(&segment.object, 0..segment.bytes).await.unwrap(), object_of(&segment));
 }
 
 /// A small file system of its own, gone with the value.
