@@ -2,8 +2,8 @@
 
 use aya_ebpf::{EbpfContext, helpers::bpf_get_attach_cookie, programs::ProbeContext};
 use streamhouse_abi::limits::{HIT_BYTES_MAX, HIT_DURATION_NS_MAX, HIT_RECORDS_MAX};
-use streamhouse_abi::map::{Cookie, Counter};
-use streamhouse_abi::{Status, UNTIMED};
+use streamhouse_abi::map::{Cookie, Counter, Key};
+use streamhouse_abi::{SITE_NONCE_WORD, SITE_SCOPE_ID_WORD, Status, UNTIMED};
 
 /// The arguments of a site, and where it was hit.
 pub struct Hit {
@@ -25,6 +25,10 @@ pub struct Hit {
     pub status: u64,
     /// The sixth argument: what it means is up to the noun.
     pub particular: u64,
+    /// The scope's id, as its head says.
+    pub scope_id: u64,
+    /// The process's nonce, as the scope's head says.
+    pub nonce: u64,
 }
 
 impl Hit {
@@ -43,7 +47,15 @@ impl Hit {
             duration_ns: ctx.arg(3)?,
             status: ctx.arg(4)?,
             particular: ctx.arg(5)?,
+            scope_id: word(ctx, SITE_SCOPE_ID_WORD),
+            nonce: word(ctx, SITE_NONCE_WORD),
         })
+    }
+
+    /// What the hit is counted under.
+    #[inline(always)]
+    pub fn key(&self, detail: u16) -> Key {
+        Key { nonce: self.nonce, scope_id: self.scope_id, tgid: self.tgid, site: self.site, detail }
     }
 
     /// Whether the operation succeeded.
@@ -70,4 +82,11 @@ impl Hit {
                 .is_some_and(|sum| sum > HIT_DURATION_NS_MAX && sum / timings.max(1) > HIT_DURATION_NS_MAX);
         if absurd { Err(Counter::Clamped) } else { Ok(()) }
     }
+}
+
+/// A register, by its place in the context.
+#[inline(always)]
+fn word(ctx: &ProbeContext, index: usize) -> u64 {
+    // SAFETY: the context of a uprobe is the processor's registers, of which there are more; the verifier checks it.
+    unsafe { ctx.as_ptr().cast::<u64>().add(index).read() }
 }

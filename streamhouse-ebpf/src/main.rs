@@ -27,7 +27,7 @@ use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 use aya_log_ebpf::warn;
 use hit::Hit;
 use streamhouse_abi::Site;
-use streamhouse_abi::map::{Counter, Key};
+use streamhouse_abi::map::Counter;
 
 const SEND: u16 = Site::Send as u16;
 const FLUSH: u16 = Site::Flush as u16;
@@ -69,9 +69,8 @@ fn serve(hit: &Hit) -> Result<(), Counter> {
         COMMIT => commit::check(hit)?,
         _ => return Err(Counter::Clamped),
     };
-    let head = scope::head(hit)?;
-    let key = Key { nonce: head.nonce, scope_id: head.scope_id, tgid: hit.tgid, site: hit.site, detail };
-    let value = value::of(&key, &head, hit)?;
+    let key = hit.key(detail);
+    let value = value::of(&key, hit)?;
     value::count(value, hit);
     if hit.succeeded() {
         match hit.site {

@@ -1,4 +1,4 @@
-//! Who and where: the scope's head at every hit, its strings once.
+//! Who and where: the scope's head and its strings, once.
 
 use core::mem::offset_of;
 
@@ -16,22 +16,23 @@ static SCOPES: HashMap<ScopeKey, ScopeLabels> = HashMap::with_max_entries(SCOPES
 #[map]
 static ZERO_SCOPE: Array<ScopeLabels> = Array::with_max_entries(1, 0);
 
-/// Reads the head, which lies before the topic.
+/// Reads the head, which lies before the topic; it has to be of the scope that the hit is of.
 #[inline(always)]
-pub fn head(hit: &Hit) -> Result<ScopeHead, Counter> {
+fn head(hit: &Hit) -> Result<ScopeHead, Counter> {
     let address = hit.topic.wrapping_sub(Scope::TOPIC_OFFSET as u64);
     // SAFETY: the helper checks the address; any bytes are a valid head.
     let head =
         unsafe { bpf_probe_read_user(address as *const ScopeHead) }.map_err(|_| Counter::BadPointer)?;
-    if Role::from_number(head.role).is_none() {
+    if Role::from_number(head.role).is_none() || head.nonce != hit.nonce || head.scope_id != hit.scope_id {
         return Err(Counter::Clamped);
     }
     Ok(head)
 }
 
-/// Makes the scope's entry, so that no value is without one. The strings are for [`label`].
+/// Makes the scope's entry, so that no value is without one, if the scope is one. The strings are for [`label`].
 #[inline(always)]
-pub fn register(key: &Key) -> Result<(), Counter> {
+pub fn register(key: &Key, hit: &Hit) -> Result<(), Counter> {
+    head(hit)?;
     // SAFETY: projects a pointer to a value of `PROCESSES`.
     let held = |process: *mut Process| unsafe { &raw mut (*process).scopes };
     process::entry(&SCOPES, &ZERO_SCOPE, &key.scope(), key.tgid, held, SCOPES_MAX / PROCESS_SHARE).map(|_| ())
@@ -42,7 +43,8 @@ pub fn register(key: &Key) -> Result<(), Counter> {
 /// One hit claims the copy and the others leave it alone: a reader of the map that sees `READY` sees strings that
 /// never change again. A string that is not in memory is left to a later hit.
 #[inline(always)]
-pub fn label(key: &Key, head: &ScopeHead, topic: u64) -> bool {
+pub fn label(key: &Key, hit: &Hit) -> bool {
+    let Ok(head) = head(hit) else { return false };
     let Some(labels) = SCOPES.get_ptr_mut(key.scope()) else { return false };
     // SAFETY: `labels` is a value of the map; `ready` changes by atomic exchanges only, and the rest of the value
     // belongs to the hit that changed it to `COPYING`.
@@ -53,10 +55,10 @@ pub fn label(key: &Key, head: &ScopeHead, topic: u64) -> bool {
             state => return state == ScopeLabels::READY,
         }
         let owner = head.owner;
-        let copied = copy_string(&raw mut (*labels).topic, topic)
+        let copied = copy_string(&raw mut (*labels).topic, hit.topic)
             && copy_string(&raw mut (*labels).instance_id, owner + offset_of!(Owner, instance_id) as u64)
             && copy_string(&raw mut (*labels).group, owner + offset_of!(Owner, group) as u64);
-        (*labels).head = *head;
+        (*labels).head = head;
         let state = if copied { ScopeLabels::READY } else { ScopeLabels::EMPTY };
         // An exchange orders the strings before the state.
         atomic::compare_exchange(ready, ScopeLabels::COPYING, state);

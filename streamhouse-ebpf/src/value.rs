@@ -1,7 +1,6 @@
 //! The sums of one key.
 
 use aya_ebpf::{macros::map, maps::Array, maps::HashMap};
-use streamhouse_abi::ScopeHead;
 use streamhouse_abi::bucket;
 use streamhouse_abi::limits::{PROCESS_SHARE, VALUES_MAX};
 use streamhouse_abi::map::{Counter, Key, Process, STATUS_SLOTS, Value};
@@ -18,11 +17,11 @@ static ZERO_VALUE: Array<Value> = Array::with_max_entries(1, 0);
 
 /// The value of a hit's key, made on the first hit, its scope's labels copied when they can be read.
 #[inline(always)]
-pub fn of(key: &Key, head: &ScopeHead, hit: &Hit) -> Result<*mut Value, Counter> {
+pub fn of(key: &Key, hit: &Hit) -> Result<*mut Value, Counter> {
     let value = match VALUES.get_ptr_mut(key) {
         Some(value) => value,
         None => {
-            scope::register(key)?;
+            scope::register(key, hit)?;
             // SAFETY: projects a pointer to a value of `PROCESSES`.
             let held = |process: *mut Process| unsafe { &raw mut (*process).values };
             process::entry(&VALUES, &ZERO_VALUE, key, key.tgid, held, VALUES_MAX / PROCESS_SHARE)?
@@ -32,7 +31,7 @@ pub fn of(key: &Key, head: &ScopeHead, hit: &Hit) -> Result<*mut Value, Counter>
     // SAFETY: `value` is a value of `VALUES`; `labelled` only ever becomes 1, by an aligned store.
     unsafe {
         let labelled = &raw mut (*value).labelled;
-        if labelled.read_volatile() == 0 && scope::label(key, head, hit.topic) {
+        if labelled.read_volatile() == 0 && scope::label(key, hit) {
             labelled.write_volatile(1);
         }
     }

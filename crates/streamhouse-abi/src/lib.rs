@@ -17,4 +17,6 @@ mod scope;
 mod site;
 
 pub use scope::{Bin, Bins, Owner, Role, Scope, ScopeHead};
-pub use site::{Operation, PROVIDER, SITE_ARGUMENTS, SITE_NOP, Site, Status, UNTIMED};
+pub use site::{
+    Operation, PROVIDER, SITE_ARGUMENTS, SITE_NONCE_WORD, SITE_NOP, SITE_SCOPE_ID_WORD, Site, Status, UNTIMED,
+};

@@ -148,7 +148,8 @@ pub enum Counter {
     OverShare = 2,
     /// Hits refused because the scope's head could not be read.
     BadPointer = 3,
-    /// Hits refused because an argument was over its limit or a status or operation unknown.
+    /// Hits refused because an argument was over its limit, a status, operation or role unknown, or the scope's head of
+    /// another scope than the hit.
     Clamped = 4,
     /// Records that succeeded and are counted, but whose latency bins could not be read or did not add up.
     BinsLost = 5,

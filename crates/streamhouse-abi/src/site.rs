@@ -14,14 +14,21 @@ pub const SITE_NOP: &[u8] = &[0x0f, 0x1f, 0x44, 0x00, 0x00];
 #[cfg(target_arch = "aarch64")]
 pub const SITE_NOP: &[u8] = &[0x1f, 0x20, 0x03, 0xd5];
 
-/// The argument string of every site's note: the six integer argument registers of the C ABI, unsigned 64-bit.
+/// The argument string of every site's note: the six integer argument registers of the C ABI and two that it leaves
+/// to anyone, unsigned 64-bit.
 #[cfg(not(target_arch = "aarch64"))]
-pub const SITE_ARGUMENTS: &str = "8@%rdi 8@%rsi 8@%rdx 8@%rcx 8@%r8 8@%r9";
+pub const SITE_ARGUMENTS: &str = "8@%rdi 8@%rsi 8@%rdx 8@%rcx 8@%r8 8@%r9 8@%r11 8@%r10";
 /// The argument string of every site's note.
 #[cfg(target_arch = "aarch64")]
-pub const SITE_ARGUMENTS: &str = "8@x0 8@x1 8@x2 8@x3 8@x4 8@x5";
+pub const SITE_ARGUMENTS: &str = "8@x0 8@x1 8@x2 8@x3 8@x4 8@x5 8@x6 8@x7";
 
-/// What a site observes. Arguments are the same six for each:
+/// Where the seventh argument is in the registers that a kernel program sees, in words of 8 bytes: r11 in `struct
+/// pt_regs` of x86-64, x6 in `struct user_pt_regs` of aarch64.
+pub const SITE_SCOPE_ID_WORD: usize = 6;
+/// Where the eighth argument is: r10 and x7.
+pub const SITE_NONCE_WORD: usize = 7;
+
+/// What a site observes. Arguments are the same eight for each:
 ///
 /// | arg | meaning |
 /// | --- | --- |
@@ -31,6 +38,10 @@ pub const SITE_ARGUMENTS: &str = "8@x0 8@x1 8@x2 8@x3 8@x4 8@x5";
 /// | 3 | duration in ns or [`UNTIMED`]; for `send` the sum over the batch |
 /// | 4 | a [`Status`]'s number |
 /// | 5 | `send`: address of [`Bins`](crate::Bins) or 0; `object`: an [`Operation`]'s number; else address of a 16-byte trace id, or 0 |
+/// | 6 | the scope's id: its [`ScopeHead::scope_id`](crate::ScopeHead) |
+/// | 7 | the process's nonce: its [`ScopeHead::nonce`](crate::ScopeHead) |
+///
+/// The last two are what a hit is counted under: in registers, the kernel program need not read the head to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u16)]
 pub enum Site {

@@ -29,6 +29,7 @@ const TRIALS: &[(&str, Body)] = &[
     ("operations_have_sums_of_their_own", exact::object_operations),
     ("absurd_arguments_are_refused", refusals::clamped),
     ("unreadable_scopes_are_refused", refusals::bad_pointer),
+    ("hits_of_a_known_scope_are_counted_without_its_memory", refusals::known_scope),
     ("bins_that_do_not_add_up_are_lost_and_counted", refusals::bins_lost),
     ("a_process_gets_its_share_and_no_more", refusals::over_share),
     ("the_first_refusal_of_its_kind_is_logged", refusals::logged),

@@ -1,4 +1,4 @@
-//! Sites of this test's own, whose six arguments can be anything.
+//! Sites of this test's own, whose arguments can be anything.
 
 use std::fs;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -7,82 +7,54 @@ use streamhouse_abi::limits::{GROUP_BYTES_MAX, INSTANCE_ID_BYTES_MAX, TOPIC_BYTE
 use streamhouse_abi::{Owner, Role, ScopeHead, Site};
 use streamhouse_probe::attach::SiteOffsets;
 
-// Written out instead of taken from the hooks, which keep arguments honest: the six arguments of a C function are
-// already in the registers that a site promises.
+/// A site with its eight arguments where the treaty wants them. Written out instead of taken from the hooks, which keep
+/// arguments honest: the first six arguments of a C function are already in their registers.
 #[cfg(target_arch = "x86_64")]
-std::arch::global_asm!(
-    ".pushsection .text",
-    ".globl streamhouse_raw_send; streamhouse_raw_send: .byte 0x0f, 0x1f, 0x44, 0x00, 0x00; ret",
-    ".globl streamhouse_raw_flush; streamhouse_raw_flush: .byte 0x0f, 0x1f, 0x44, 0x00, 0x00; ret",
-    ".globl streamhouse_raw_poll; streamhouse_raw_poll: .byte 0x0f, 0x1f, 0x44, 0x00, 0x00; ret",
-    ".globl streamhouse_raw_write; streamhouse_raw_write: .byte 0x0f, 0x1f, 0x44, 0x00, 0x00; ret",
-    ".globl streamhouse_raw_object; streamhouse_raw_object: .byte 0x0f, 0x1f, 0x44, 0x00, 0x00; ret",
-    ".globl streamhouse_raw_commit; streamhouse_raw_commit: .byte 0x0f, 0x1f, 0x44, 0x00, 0x00; ret",
-    ".popsection",
-);
+macro_rules! raw_site {
+    ($name:literal) => {
+        std::arch::global_asm!(
+            ".pushsection .text",
+            concat!(".globl ", $name, "; ", $name, ":"),
+            "mov r11, [rsp + 8]",
+            "mov r10, [rsp + 16]",
+            ".byte 0x0f, 0x1f, 0x44, 0x00, 0x00",
+            "ret",
+            ".popsection",
+        );
+    };
+}
+/// On this processor the last two are in their registers too.
 #[cfg(target_arch = "aarch64")]
-std::arch::global_asm!(
-    ".pushsection .text",
-    ".globl streamhouse_raw_send; streamhouse_raw_send: nop; ret",
-    ".globl streamhouse_raw_flush; streamhouse_raw_flush: nop; ret",
-    ".globl streamhouse_raw_poll; streamhouse_raw_poll: nop; ret",
-    ".globl streamhouse_raw_write; streamhouse_raw_write: nop; ret",
-    ".globl streamhouse_raw_object; streamhouse_raw_object: nop; ret",
-    ".globl streamhouse_raw_commit; streamhouse_raw_commit: nop; ret",
-    ".popsection",
-);
+macro_rules! raw_site {
+    ($name:literal) => {
+        std::arch::global_asm!(
+            ".pushsection .text",
+            concat!(".globl ", $name, "; ", $name, ": nop; ret"),
+            ".popsection",
+        );
+    };
+}
 
-type RawSite = extern "C" fn(u64, u64, u64, u64, u64, u64);
+/// Bytes of a raw site's function before its nop.
+const BEFORE_NOP: u64 = if cfg!(target_arch = "x86_64") { 10 } else { 0 };
+
+raw_site!("streamhouse_raw_send");
+raw_site!("streamhouse_raw_flush");
+raw_site!("streamhouse_raw_poll");
+raw_site!("streamhouse_raw_write");
+raw_site!("streamhouse_raw_object");
+raw_site!("streamhouse_raw_commit");
+
+/// Topic, records, bytes, duration, status, particular, scope id, nonce.
+type RawSite = extern "C" fn(u64, u64, u64, u64, u64, u64, u64, u64);
 
 unsafe extern "C" {
-    safe fn streamhouse_raw_send(
-        topic: u64,
-        records: u64,
-        bytes: u64,
-        duration: u64,
-        status: u64,
-        detail: u64,
-    );
-    safe fn streamhouse_raw_flush(
-        topic: u64,
-        records: u64,
-        bytes: u64,
-        duration: u64,
-        status: u64,
-        detail: u64,
-    );
-    safe fn streamhouse_raw_poll(
-        topic: u64,
-        records: u64,
-        bytes: u64,
-        duration: u64,
-        status: u64,
-        detail: u64,
-    );
-    safe fn streamhouse_raw_write(
-        topic: u64,
-        records: u64,
-        bytes: u64,
-        duration: u64,
-        status: u64,
-        detail: u64,
-    );
-    safe fn streamhouse_raw_object(
-        topic: u64,
-        records: u64,
-        bytes: u64,
-        duration: u64,
-        status: u64,
-        detail: u64,
-    );
-    safe fn streamhouse_raw_commit(
-        topic: u64,
-        records: u64,
-        bytes: u64,
-        duration: u64,
-        status: u64,
-        detail: u64,
-    );
+    safe fn streamhouse_raw_send(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64);
+    safe fn streamhouse_raw_flush(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64);
+    safe fn streamhouse_raw_poll(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64);
+    safe fn streamhouse_raw_write(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64);
+    safe fn streamhouse_raw_object(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64);
+    safe fn streamhouse_raw_commit(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64);
 }
 
 /// In the file, unlike a zeroed static elsewhere.
@@ -109,7 +81,7 @@ pub(crate) fn semaphores() -> Vec<u16> {
 pub(crate) fn sites() -> Vec<SiteOffsets> {
     let place = |site: Site| SiteOffsets {
         site,
-        offset: file_offset(function(site) as usize as u64),
+        offset: file_offset(function(site) as usize as u64 + BEFORE_NOP),
         semaphore_offset: file_offset(&raw const SEMAPHORES[site as usize] as u64),
     };
     Site::ALL.into_iter().map(place).collect()
@@ -138,9 +110,14 @@ pub(crate) struct Arguments {
     pub(crate) particular: u64,
 }
 
-/// Hits a site.
+/// Hits a site with any address of a topic, and the id that no scope has.
 pub(crate) fn hit_at(site: Site, topic: u64, with: Arguments) {
-    function(site)(topic, with.records, with.bytes, with.duration_ns, with.status, with.particular);
+    hit_as(site, topic, with, 0);
+}
+
+fn hit_as(site: Site, topic: u64, with: Arguments, scope_id: u64) {
+    let Arguments { records, bytes, duration_ns, status, particular } = with;
+    function(site)(topic, records, bytes, duration_ns, status, particular, scope_id, NONCE);
 }
 
 /// A scope as hooks make it, except that everything can be changed.
@@ -187,6 +164,11 @@ impl RawScope {
     }
 
     pub(crate) fn hit(&self, site: Site, with: Arguments) {
-        hit_at(site, self.topic(), with);
+        self.hit_through(site, self.topic(), with);
+    }
+
+    /// Hits a site with another topic's address than the scope's own.
+    pub(crate) fn hit_through(&self, site: Site, topic: u64, with: Arguments) {
+        hit_as(site, topic, with, self.memory.head.scope_id);
     }
 }

@@ -44,7 +44,12 @@ pub(crate) fn clamped() {
     let mut stranger = RawScope::new("clamped");
     stranger.head().role = 99;
     stranger.hit(Site::Write, PLAIN);
-    refused += 1;
+    let mut other_process = RawScope::new("clamped");
+    other_process.head().nonce += 1;
+    other_process.hit(Site::Write, PLAIN);
+    // The head at the address is of another scope than the hit says.
+    RawScope::new("clamped").hit_through(Site::Write, scope.topic(), PLAIN);
+    refused += 3;
     // At the limits nothing is absurd: of `send` it is the average that is limited.
     let limits = Arguments {
         records: HIT_RECORDS_MAX,
@@ -74,6 +79,20 @@ pub(crate) fn bad_pointer() {
     let sums = observer.sums();
     assert_eq!(sums.counter(Counter::BadPointer), (Site::ALL.len() * addresses.len()) as u64);
     assert!(sums.sites.is_empty());
+}
+
+/// Once a scope is known, its memory may leave for the swap: what counts is in registers.
+pub(crate) fn known_scope() {
+    let mut observer = Observer::new();
+    let _link = observer.attach_raw(1);
+    let scope = RawScope::new("known");
+    scope.hit(Site::Write, PLAIN);
+    for topic in [0, 1 << 46, u64::MAX] {
+        scope.hit_through(Site::Write, topic, PLAIN);
+    }
+    let sums = observer.sums();
+    assert_eq!(succeeded(&of(&sums, Site::Write, "known").counts), (4, 4));
+    assert_eq!(sums.counter(Counter::BadPointer), 0);
 }
 
 pub(crate) fn logged() {

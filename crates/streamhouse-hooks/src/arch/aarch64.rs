@@ -17,6 +17,8 @@ macro_rules! emit {
             let address: usize;
             std::arch::asm!(
                 "cbz x0, 989f",
+                "ldur x6, [x0, -{from_scope_id}]",
+                "ldur x7, [x0, -{from_nonce}]",
                 "990: .inst {nop}",
                 "989: adr x6, 990b",
                 ".pushsection .note.stapsdt, \"?\", \"note\"",
@@ -29,7 +31,7 @@ macro_rules! emit {
                 ".8byte {semaphore}",
                 ".asciz \"streamhouse\"",
                 concat!(".asciz \"", $name, "\""),
-                ".asciz \"8@x0 8@x1 8@x2 8@x3 8@x4 8@x5\"",
+                ".asciz \"8@x0 8@x1 8@x2 8@x3 8@x4 8@x5 8@x6 8@x7\"",
                 "994: .balign 4",
                 ".popsection",
                 ".ifndef _.stapsdt.base",
@@ -41,6 +43,8 @@ macro_rules! emit {
                 ".popsection",
                 ".endif",
                 nop = const NOP,
+                from_scope_id = const $crate::arch::head::FROM_SCOPE_ID,
+                from_nonce = const $crate::arch::head::FROM_NONCE,
                 semaphore = sym $semaphore,
                 in("x0") $a0,
                 in("x1") $a1,
@@ -49,6 +53,7 @@ macro_rules! emit {
                 in("x4") $a4,
                 in("x5") $a5,
                 lateout("x6") address,
+                lateout("x7") _,
             );
             address
         }

@@ -1,7 +1,7 @@
 //! What depends on the processor: the bytes of a site, the registers of its arguments and the look at its semaphore.
 //!
-//! One file an architecture, each with the macros `emit!(name, semaphore, [six arguments])` and `attached!(semaphore)`;
-//! [`site!`] makes a noun's site of them. Without a file for the target, or with the feature `disabled`, a site is an
+//! One file an architecture, each with the macros `emit!(name, semaphore, [six arguments])`, which adds the last two
+//! arguments from the scope itself, and `attached!(semaphore)`; [`site!`] makes a noun's site of them. Without a file for the target, or with the feature `disabled`, a site is an
 //! empty function behind a constant `false`.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64", not(feature = "disabled")))]
@@ -12,11 +12,25 @@ mod x86_64;
 #[macro_use]
 mod aarch64;
 
+/// How far before the topic the last two arguments of a site lie.
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(feature = "disabled")
+))]
+pub(crate) mod head {
+    use std::mem::offset_of;
+    use streamhouse_abi::{Scope, ScopeHead};
+
+    pub(crate) const FROM_SCOPE_ID: usize = Scope::TOPIC_OFFSET - offset_of!(ScopeHead, scope_id);
+    pub(crate) const FROM_NONCE: usize = Scope::TOPIC_OFFSET - offset_of!(ScopeHead, nonce);
+}
+
 /// Declares the site of a noun, which has a function `observe(&Scope, $event)` that calls `fire`.
 ///
 /// - `attached()`: whether a tracer is attached. The kernel keeps count in `SEMAPHORE`, in the memory of this process.
 /// - `fire(...)`: the site. Never inlined, because each copy would be one more place to attach to. Its arguments are
-///   those of the site in the same order, so they arrive in the very registers that the site promises.
+///   the first six of the site in the same order, so they arrive in the very registers that the site promises.
 /// - `place()`: where the site and its semaphore are, if there are any.
 #[cfg(all(
     target_os = "linux",

@@ -7,6 +7,8 @@
 ///   would overwrite.
 /// - Not `options(nomem)` either: stores to what the arguments point to must have happened when the site is reached.
 /// - The site is passed over when the topic is null, and the block gives its address: see `fork`.
+/// - The last two arguments are taken from the scope's head, which lies before the topic, right before the nop: into two
+///   registers that a call may change anyway.
 /// - The note is not allocated: an allocated one would need relocations in a read-only section of a
 ///   position-independent executable. `_.stapsdt.base` lets tracers correct its addresses after prelinking.
 macro_rules! emit {
@@ -18,6 +20,8 @@ macro_rules! emit {
             std::arch::asm!(
                 "test rdi, rdi",
                 "je 989f",
+                "mov r11, [rdi - {from_scope_id}]",
+                "mov r10, [rdi - {from_nonce}]",
                 "990: .byte {b0}, {b1}, {b2}, {b3}, {b4}",
                 "989: lea rax, [rip + 990b]",
                 ".pushsection .note.stapsdt, \"?\", \"note\"",
@@ -30,7 +34,7 @@ macro_rules! emit {
                 ".8byte {semaphore}",
                 ".asciz \"streamhouse\"",
                 concat!(".asciz \"", $name, "\""),
-                ".asciz \"8@%rdi 8@%rsi 8@%rdx 8@%rcx 8@%r8 8@%r9\"",
+                ".asciz \"8@%rdi 8@%rsi 8@%rdx 8@%rcx 8@%r8 8@%r9 8@%r11 8@%r10\"",
                 "994: .balign 4",
                 ".popsection",
                 ".ifndef _.stapsdt.base",
@@ -46,6 +50,8 @@ macro_rules! emit {
                 b2 = const streamhouse_abi::SITE_NOP[2],
                 b3 = const streamhouse_abi::SITE_NOP[3],
                 b4 = const streamhouse_abi::SITE_NOP[4],
+                from_scope_id = const $crate::arch::head::FROM_SCOPE_ID,
+                from_nonce = const $crate::arch::head::FROM_NONCE,
                 semaphore = sym $semaphore,
                 in("rdi") $a0,
                 in("rsi") $a1,
@@ -54,6 +60,8 @@ macro_rules! emit {
                 in("r8") $a4,
                 in("r9") $a5,
                 lateout("rax") address,
+                lateout("r10") _,
+                lateout("r11") _,
             );
             address
         }
