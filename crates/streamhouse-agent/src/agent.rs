@@ -13,7 +13,7 @@ use std::{convert::Infallible as Never, future::Future, net::SocketAddr, sync::A
 use streamhouse_core::AsTyped;
 use streamhouse_hooks::{Instance, Role};
 use streamhouse_metadata::{AgentLock, Leases, MetadataStore, SqliteMetadataStore};
-use streamhouse_storage::{SegmentStore, open_local};
+use streamhouse_storage::{SegmentStore, create_local};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
@@ -53,10 +53,10 @@ impl Agent {
     /// When another agent runs on the metadata store, a store cannot be opened, or an address cannot be listened on. The
     /// message says what to do.
     pub async fn start(config: Config) -> Result<Agent, StartError> {
+        let listeners = Listeners::bind(&config).await?;
         let metadata = Arc::new(SqliteMetadataStore::new(&config.metadata_path).await?);
         let lock = metadata.lock_agent()?;
-        let objects = open_local(&config.object_store_path)?;
-        let listeners = Listeners::bind(&config).await?;
+        let objects = create_local(&config.object_store_path)?;
         // The lock's last holder is dead, so nobody writes under these leases any more.
         metadata.expire_all_leases().await?;
         Agent::launch(config, metadata, objects, listeners, Some(lock)).await
@@ -186,7 +186,8 @@ impl Agent {
     }
 }
 
-/// The sockets, bound before anything is changed.
+/// The sockets, bound before anything is created or changed. Who connects before the agent serves waits, and hears
+/// nothing until it does.
 struct Listeners {
     grpc: TcpListener,
     http: TcpListener,

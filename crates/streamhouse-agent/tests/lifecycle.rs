@@ -47,12 +47,21 @@ async fn a_second_agent_on_the_same_metadata_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_in_use_is_named_with_its_flag() {
     let log = Log::new(1).await;
+    let new = tempfile::tempdir().unwrap();
+    let place = |name: &str| new.path().join(name).display().to_string();
     let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = other.local_addr().unwrap().to_string();
     for flag in ["--grpc-listen-address", "--http-listen-address"] {
         let mut flags = log.flags(&[]);
-        let at = flags.iter().position(|each| each == flag).unwrap();
-        flags[at + 1] = address.clone();
+        let other_values = [
+            (flag, address.clone()),
+            ("--metadata-path", place("metadata.db")),
+            ("--object-store-path", place("objects")),
+        ];
+        for (flag, value) in other_values {
+            let at = flags.iter().position(|each| each == flag).unwrap();
+            flags[at + 1] = value;
+        }
         let program = std::iter::once("streamhouse-agent".to_owned());
         let flags = <streamhouse_agent::Flags as clap::Parser>::parse_from(program.chain(flags));
         let error = Agent::start(flags.try_into().unwrap()).await.err().unwrap();
@@ -60,6 +69,11 @@ async fn an_address_in_use_is_named_with_its_flag() {
         let message = error.to_string();
         assert!(message.contains(&address) && message.contains(flag), "{message}");
     }
+    assert_eq!(
+        std::fs::read_dir(new.path()).unwrap().count(),
+        0,
+        "an agent that cannot run leaves nothing behind"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -115,7 +115,7 @@ async fn a_request_over_the_limit_is_refused_and_one_at_the_limit_is_written() {
 async fn a_partition_that_another_agent_leases_is_refused_and_its_holder_named() {
     let log = Log::new(1).await;
     let metadata = || log.metadata.clone();
-    let objects = || streamhouse_storage::open_local(&log.objects_path()).unwrap();
+    let objects = || streamhouse_storage::create_local(&log.objects_path()).unwrap();
     let first = log.config(&["--agent-id", "first"]);
     let first = Agent::start_with(first, metadata(), objects()).await.unwrap();
     let second = log.config(&["--agent-id", "second"]);
