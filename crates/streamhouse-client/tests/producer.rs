@@ -9,7 +9,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 use streamhouse_client::{ClientError, Compression, DeliveryReport};
 use streamhouse_core::limits::{RECORD_BYTES_MAX, REQUEST_BATCHES_MAX};
-use streamhouse_core::{ErrorKind, Header, Record};
+use streamhouse_core::{AgentId, ErrorKind, Header, Record};
+use streamhouse_metadata::Agents;
 use support::{Fault, Log, number, read};
 
 /// Sends the numbers `range` to one partition; their deliveries.
@@ -172,6 +173,31 @@ async fn a_takeover_by_another_address_is_followed() {
         assert_eq!(report.unwrap().offset, offset);
     }
     assert_eq!(values(&log, 100).await, (0..100).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn an_address_that_no_partition_points_to_is_disconnected() {
+    let mut log = Log::without_agent(&[("orders", 1)]).await;
+    let agent = log.serve().await;
+    // The agent's old address is a way to it that ends when the producer closes its connection.
+    let old = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stub = AgentId::new("stub").unwrap();
+    log.store.register_agent(&stub, &old.local_addr().unwrap().to_string()).await.unwrap();
+    let way = tokio::spawn(async move {
+        let (mut producer, _) = old.accept().await.unwrap();
+        let mut agent = tokio::net::TcpStream::connect(agent).await.unwrap();
+        tokio::io::copy_bidirectional(&mut producer, &mut agent).await
+    });
+
+    let producer = log.producer().build().await.unwrap();
+    assert_eq!(producer.send("orders", None, b"0", None).await.unwrap().await.unwrap().offset, 0);
+    assert!(!way.is_finished(), "the producer keeps its connection");
+    log.store.register_agent(&stub, &agent.to_string()).await.unwrap();
+    log.writer.faults.lock().unwrap().push(Fault::FailRequest);
+    assert_eq!(producer.send("orders", None, b"1", None).await.unwrap().await.unwrap().offset, 1);
+    let ended = tokio::time::timeout(Duration::from_secs(30), way).await;
+    assert!(ended.is_ok(), "the connection to the old address stays open");
+    producer.close().await.unwrap();
 }
 
 #[tokio::test]

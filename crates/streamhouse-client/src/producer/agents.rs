@@ -1,6 +1,7 @@
 //! Produce requests to agents.
 
 use crate::producer::lane::Answer;
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 use std::{sync::Arc, time::Duration};
 use streamhouse_core::{AsTyped, ErrorKind, limits::MESSAGE_BYTES_MAX};
 use streamhouse_proto::v1::{BatchResult, ProduceRequest, agent_client::AgentClient};
@@ -14,15 +15,53 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a connection with requests on it is asked whether it lives, and how long it may take to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
+/// The agents that partitions point to, and those that still owe an answer.
+#[derive(Default)]
+pub(crate) struct Agents {
+    by_address: HashMap<Arc<str>, Agent>,
+}
+
 /// An agent that was found, and how many requests wait for its answer.
 pub(crate) struct Agent {
     pub(crate) client: AgentClient<Channel>,
     pub(crate) in_flight: usize,
+    /// Whether a partition points to it.
+    is_holder: bool,
+}
+
+impl Agents {
+    /// The agent at an address that a partition points to.
+    pub(crate) fn holder(&mut self, address: &Arc<str>) -> Result<&mut Agent, Arc<str>> {
+        let agent = match self.by_address.entry(Arc::clone(address)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(Agent::new(address)?),
+        };
+        agent.is_holder = true;
+        Ok(agent)
+    }
+
+    /// A request to this address has its answer, or has failed.
+    pub(crate) fn answered(&mut self, address: &str) {
+        if let Some(agent) = self.by_address.get_mut(address) {
+            agent.in_flight -= 1;
+            if agent.in_flight == 0 && !agent.is_holder {
+                self.by_address.remove(address);
+            }
+        }
+    }
+
+    /// Disconnects from agents that no partition points to any more, each once it owes no answer.
+    pub(crate) fn keep(&mut self, holders: &HashSet<&str>) {
+        self.by_address.retain(|address, agent| {
+            agent.is_holder = holders.contains(&**address);
+            agent.is_holder || agent.in_flight > 0
+        });
+    }
 }
 
 impl Agent {
     /// An agent at `host:port`; connects with the first request.
-    pub(crate) fn new(address: &str) -> Result<Agent, Arc<str>> {
+    fn new(address: &str) -> Result<Agent, Arc<str>> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| format!("the agent's address {address:?} is not usable: {error}"))?
             .connect_timeout(CONNECT_TIMEOUT)
@@ -30,7 +69,7 @@ impl Agent {
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
         let client = AgentClient::new(endpoint.connect_lazy()).max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(Agent { client, in_flight: 0 })
+        Ok(Agent { client, in_flight: 0, is_holder: true })
     }
 }
 
@@ -79,5 +118,39 @@ fn of_status(address: &str, status: &Status) -> Answer {
     match status.code() {
         Code::InvalidArgument | Code::Unimplemented => Answer::Refused(ErrorKind::Invalid, message.into()),
         _ => Answer::Again(message.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_agent_goes_when_nothing_points_to_it_and_it_owes_no_answer() {
+        let [idle, busy, back] = ["idle:1", "busy:1", "back:1"].map(Arc::<str>::from);
+        let mut agents = Agents::default();
+        for address in [&idle, &busy, &back] {
+            agents.holder(address).ok().unwrap();
+        }
+        agents.holder(&busy).ok().unwrap().in_flight = 2;
+        agents.holder(&back).ok().unwrap().in_flight = 1;
+        let known = |agents: &Agents| -> Vec<bool> {
+            [&idle, &busy, &back].map(|address| agents.by_address.contains_key(address)).to_vec()
+        };
+
+        agents.keep(&HashSet::from(["idle:1", "busy:1", "back:1"]));
+        assert_eq!(known(&agents), [true, true, true]);
+        agents.keep(&HashSet::new());
+        assert_eq!(known(&agents), [false, true, true]);
+        agents.answered(&busy);
+        agents.holder(&back).ok().unwrap();
+        agents.answered(&back);
+        assert_eq!(
+            known(&agents),
+            [false, true, true],
+            "one still owes an answer, to one a partition points again"
+        );
+        agents.answered(&busy);
+        assert_eq!(known(&agents), [false, false, true]);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::backoff::Backoff;
 use crate::error::ClientError;
-use crate::producer::agents::{self, Agent};
+use crate::producer::agents::{self, Agents};
 use crate::producer::batch::FailedBatch;
 use crate::producer::lane::{Answer, Lane, Step};
 use crate::producer::shared::Shared;
@@ -30,7 +30,7 @@ pub(crate) struct Dispatcher {
     shared: Arc<Shared>,
     /// Lanes that have batches, or had when last looked at.
     lanes: Vec<Arc<Lane>>,
-    agents: HashMap<Arc<str>, Agent>,
+    agents: Agents,
     /// Who holds each partition of a topic, as far as is known.
     holders: HashMap<TopicName, Vec<Option<Arc<str>>>>,
     /// Topics whose holders are being looked up, and the lanes that wait for it.
@@ -54,7 +54,7 @@ impl Dispatcher {
         Self {
             shared,
             lanes: Vec::new(),
-            agents: HashMap::new(),
+            agents: Agents::default(),
             holders: HashMap::new(),
             lookups: HashMap::new(),
             work: JoinSet::new(),
@@ -140,18 +140,15 @@ impl Dispatcher {
 
     /// Sends the lanes' batches to their agent, in as few requests as hold them.
     fn send(&mut self, address: &Arc<str>, lanes: Vec<Arc<Lane>>) {
-        if !self.agents.contains_key(address) {
-            match Agent::new(address) {
-                Ok(agent) => drop(self.agents.insert(Arc::clone(address), agent)),
-                Err(cause) => {
-                    lanes
-                        .iter()
-                        .for_each(|lane| self.retry_later(lane, lane.answered(Some(Arc::clone(&cause)))));
-                    return;
+        let agent = match self.agents.holder(address) {
+            Ok(agent) => agent,
+            Err(cause) => {
+                for lane in lanes {
+                    self.retry_later(&lane, lane.answered(Some(Arc::clone(&cause))));
                 }
+                return;
             }
-        }
-        let Some(agent) = self.agents.get_mut(address) else { return };
+        };
         let mut lanes = lanes.into_iter().peekable();
         while agent.in_flight < self.shared.config.requests_in_flight && lanes.peek().is_some() {
             let mut request = ProduceRequest::default();
@@ -209,9 +206,7 @@ impl Dispatcher {
     }
 
     fn answered(&mut self, address: &Arc<str>, batches: Vec<(Arc<Lane>, usize)>, answers: Vec<Answer>) {
-        if let Some(agent) = self.agents.get_mut(address) {
-            agent.in_flight -= 1;
-        }
+        self.agents.answered(address);
         let mut answers = answers.into_iter();
         for (lane, count) in batches {
             let settled = lane.settle(answers.by_ref().take(count).collect());
@@ -271,6 +266,8 @@ impl Dispatcher {
             Ok(partitions) => {
                 let addresses = partitions.into_iter().map(|info| Some(info.holder?.address.into()));
                 self.holders.insert(topic.clone(), addresses.collect());
+                self.agents
+                    .keep(&self.holders.values().flatten().flatten().map(|address| &**address).collect());
                 "no agent holds the partition's lease; start one, or look at the log of the one that should"
                     .into()
             }
