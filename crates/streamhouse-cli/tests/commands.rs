@@ -5,6 +5,7 @@
 mod support;
 
 use serde_json::json;
+use streamhouse_metadata::SqliteMetadataStore;
 use support::{Log, stderr};
 
 #[test]
@@ -67,6 +68,9 @@ fn whoever_may_only_read_can_look() {
     let log = Log::new();
     log.ok(&["topic", "create", "orders"]);
     log.ok(&["groups", "reset-offsets", "g", "--topic", "orders", "--to", "earliest"]);
+    // As an agent does: SQLite lets nobody read a file alone who may not write beside it.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let agents = runtime.block_on(SqliteMetadataStore::new(log.path("metadata.db"))).unwrap();
     log.write_protect();
     let looks: [(&[&str], &str); 6] = [
         (&["topic", "list"], "orders"),
@@ -85,6 +89,9 @@ fn whoever_may_only_read_can_look() {
     let refused = log.without_override(&["topic", "create", "more"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("cannot be written; make the file"), "{}", stderr(&refused));
+    runtime.block_on(agents.close());
+    let alone = log.without_override(&["topic", "list"]);
+    assert!(stderr(&alone).contains("start an agent on it"), "{}", stderr(&alone));
 }
 
 #[test]

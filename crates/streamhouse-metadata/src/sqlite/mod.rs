@@ -74,8 +74,8 @@ impl SqliteMetadataStore {
     }
 
     /// Opens a file that is there for reading: nothing is created in it, changed or brought up to date. Read access to the
-    /// file and its directory is enough while an agent has the file open, and mostly afterwards. Every call that would
-    /// write is `Invalid`.
+    /// file and its directory is enough while an agent has the file open or after it was killed; a file that was closed in
+    /// order can only be read by who may write to its directory. Every call that would write is `Invalid`.
     ///
     /// # Errors
     ///
