@@ -3,11 +3,11 @@
 use crate::args::Places;
 use crate::lag::{self, LagRow};
 use crate::output::{Output, Table, or_dash};
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use streamhouse_client::{Admin, OffsetTarget};
-use streamhouse_metadata::GroupOffset;
+use streamhouse_metadata::{GroupOffset, MetadataError};
 
 /// What to do with groups.
 #[derive(Debug, Subcommand)]
@@ -99,14 +99,10 @@ async fn reset_offsets(admin: &Admin, reset: &ResetOffsets) -> Result<Vec<ResetR
 }
 
 fn plan(before: &[GroupOffset], reset: &ResetOffsets) -> Result<Vec<ResetRow>> {
-    if let Some(partition) = reset.partition {
-        let known = before.iter().any(|offset| offset.partition.partition == partition);
-        ensure!(
-            known,
-            "partition {partition} of topic {} does not exist; the topic has {} partitions, counted from 0",
-            reset.topic,
-            before.len()
-        );
+    let partitions = before.len() as u32;
+    if let Some(partition) = reset.partition.filter(|partition| *partition >= partitions) {
+        let topic = reset.topic.clone();
+        return Err(MetadataError::PartitionNotFound { topic, partition, partitions }.into());
     }
     let wanted =
         |offset: &&GroupOffset| reset.partition.is_none_or(|only| offset.partition.partition == only);
@@ -114,23 +110,12 @@ fn plan(before: &[GroupOffset], reset: &ResetOffsets) -> Result<Vec<ResetRow>> {
 }
 
 fn plan_partition(before: &GroupOffset, reset: &ResetOffsets) -> Result<ResetRow> {
-    let (start, end) = (before.watermarks.log_start, before.watermarks.high_watermark);
-    let to = match reset.to {
-        OffsetTarget::Earliest => start,
-        OffsetTarget::Latest => end,
-        OffsetTarget::Offset(offset) => offset,
-    };
-    ensure!(
-        (start..=end).contains(&to),
-        "offset {to} is outside of {}, which goes from {start} to {end}; use an offset between them",
-        before.partition
-    );
     Ok(ResetRow {
         group: reset.group.clone(),
         topic: before.partition.topic.to_string(),
         partition: before.partition.partition,
         from: before.committed,
-        to,
+        to: reset.to.on(&before.partition, before.watermarks)?,
         dry_run: reset.dry_run,
     })
 }

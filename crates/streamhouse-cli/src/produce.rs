@@ -18,6 +18,7 @@ use std::time::Duration;
 use streamhouse_client::{Admin, ClientError, Compression, Producer};
 use streamhouse_core::limits::RECORD_BYTES_MAX;
 use streamhouse_core::{ErrorKind, Partition};
+use streamhouse_metadata::MetadataError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -137,10 +138,8 @@ impl Produce {
     async fn check_topic(&self, admin: &Admin) -> Result<()> {
         let partitions = admin.describe_topic(&self.topic).await?.topic.partitions;
         if let Some(partition) = self.partition.filter(|partition| *partition >= partitions) {
-            bail!(
-                "partition {partition} of topic {} does not exist; the topic has {partitions} partitions, counted from 0",
-                self.topic
-            );
+            let topic = self.topic.clone();
+            return Err(MetadataError::PartitionNotFound { topic, partition, partitions }.into());
         }
         Ok(())
     }

@@ -45,11 +45,21 @@ pub enum OffsetTarget {
 }
 
 impl OffsetTarget {
-    fn within(self, watermarks: Watermarks) -> u64 {
+    /// The offset that this is on a partition.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when it lies outside of what can be read.
+    pub fn on(self, partition: &TopicPartition, watermarks: Watermarks) -> Result<u64> {
+        let Watermarks { log_start, high_watermark } = watermarks;
         match self {
-            OffsetTarget::Earliest => watermarks.log_start,
-            OffsetTarget::Latest => watermarks.high_watermark,
-            OffsetTarget::Offset(offset) => offset,
+            OffsetTarget::Earliest => Ok(log_start),
+            OffsetTarget::Latest => Ok(high_watermark),
+            OffsetTarget::Offset(offset) if (log_start..=high_watermark).contains(&offset) => Ok(offset),
+            OffsetTarget::Offset(offset) => Err(ClientError::Invalid(format!(
+                "offset {offset} is outside of {partition}, which goes from {log_start} to {high_watermark}; \
+                 use an offset between them"
+            ))),
         }
     }
 }
@@ -165,13 +175,7 @@ impl Admin {
         let watermarks = self.store.watermarks(&partitions).await?;
         let mut offsets = Vec::with_capacity(partitions.len());
         for (partition, watermarks) in partitions.into_iter().zip(watermarks) {
-            let offset = to.within(watermarks);
-            if !(watermarks.log_start..=watermarks.high_watermark).contains(&offset) {
-                return Err(ClientError::Invalid(format!(
-                    "offset {offset} is outside of {partition}, which goes from {} to {}; use an offset between them",
-                    watermarks.log_start, watermarks.high_watermark
-                )));
-            }
+            let offset = to.on(&partition, watermarks)?;
             offsets.push((partition, offset));
         }
         self.store.commit_offsets(&group, &offsets).await?;

@@ -6,6 +6,7 @@ mod offsets;
 
 pub use builder::{ConsumerBuilder, OffsetReset};
 
+use crate::admin::OffsetTarget;
 use crate::error::{ClientError, Result};
 use bytes::Bytes;
 use cursor::{Cursor, Share};
@@ -210,12 +211,7 @@ impl Consumer {
         let Some(watermarks) = watermarks.first() else {
             return Err(ClientError::NotSubscribed(partition.to_string()));
         };
-        if !(watermarks.log_start..=watermarks.high_watermark).contains(&offset) {
-            return Err(ClientError::Invalid(format!(
-                "cannot go to offset {offset} of {partition}: it goes from {} to {}",
-                watermarks.log_start, watermarks.high_watermark
-            )));
-        }
+        OffsetTarget::Offset(offset).on(&partition, *watermarks)?;
         self.records
             .retain(|record| record.partition != partition.partition || record.topic != partition.topic);
         self.cursors[index].seek(offset, *watermarks);
