@@ -26,8 +26,10 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
-/// What is logged on standard error unless `STREAMHOUSE_LOG` says otherwise: what a user should know about.
-const LOG_FILTER: &str = "error,streamhouse_client=warn,streamhouse_storage=warn";
+/// What is logged on standard error unless `STREAMHOUSE_LOG` says otherwise: what a user should know about. Batches that
+/// fail are not logged: `produce` says the first and counts all.
+const LOG_FILTER: &str =
+    "error,streamhouse_client=warn,streamhouse_client::producer=error,streamhouse_storage=warn";
 
 fn main() -> ExitCode {
     let cli = Cli::of_this_process();

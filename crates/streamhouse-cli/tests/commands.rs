@@ -129,6 +129,19 @@ fn files_that_cannot_be_used_are_refused_before_the_first_record() {
 }
 
 #[test]
+fn a_failure_is_said_when_it_is_met_and_at_the_end() {
+    let log = Log::new();
+    log.ok(&["topic", "create", "orders", "--partitions", "2"]);
+    let produce =
+        ["produce", "orders", "--generate", "10", "--batch-records", "1", "--delivery-timeout", "100ms"];
+    let output = log.command(&produce).output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.matches("not acknowledged within 100ms").count(), 2, "{said}");
+    assert!(said.contains("10 records failed: 10 unavailable"), "{said}");
+}
+
+#[test]
 fn wrong_usage_ends_with_status_2() {
     let log = Log::new();
     let usages: [&[&str]; 7] = [
