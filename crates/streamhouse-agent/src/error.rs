@@ -1,7 +1,7 @@
 //! Why a batch was not written, and why an agent did not start.
 
 use crate::flush::SequenceError;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use streamhouse_core::{
     AsTyped, ErrorKind, InvalidName, TopicPartition,
     batch::BatchError,
@@ -94,18 +94,28 @@ impl WriteError {
     }
 }
 
+/// What else can be done about an address that cannot be listened on.
+fn instead_of_another(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "stop what listens there, most often another agent, or ",
+        io::ErrorKind::PermissionDenied => "give the agent the right to (ports below 1024 need it), or ",
+        // It is none of this host's.
+        _ => "",
+    }
+}
+
 /// Why an agent did not start, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; free it, or choose another with {flag}")]
+    #[error("cannot listen on {address}: {source}; {}choose another with {flag}", instead_of_another(source))]
     Bind {
         /// The address.
         address: SocketAddr,
         /// The flag that sets it.
         flag: &'static str,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The metadata store cannot be used, or another agent uses it.
     #[error("{0}")]

@@ -68,6 +68,7 @@ async fn an_address_in_use_is_named_with_its_flag() {
         assert!(matches!(error, StartError::Bind { .. }));
         let message = error.to_string();
         assert!(message.contains(&address) && message.contains(flag), "{message}");
+        assert!(message.contains("stop what listens there"), "{message}");
     }
     assert_eq!(
         std::fs::read_dir(new.path()).unwrap().count(),
