@@ -77,6 +77,22 @@ pub enum StorageError {
         /// What is wrong.
         problem: String,
     },
+    /// A batch is stored as its producer sent it, checksum and all, and still its records cannot be decoded.
+    #[error(
+        "the batch at byte {position} of object {object} is stored as it was sent and cannot be decoded: {source}; \
+         correct the producer, since no copy of the object differs"
+    )]
+    Malformed {
+        /// The object's key.
+        object: String,
+        /// Where in the object.
+        position: u64,
+        /// First offset behind the batch: reading can go on there.
+        end_offset: u64,
+        /// What is wrong.
+        #[source]
+        source: BatchError,
+    },
     /// A range that no commit can have made, or an offset that it does not hold.
     #[error(
         "a range of {partition} in {object} cannot be read: {problem}; the metadata and the object disagree"
@@ -127,9 +143,10 @@ impl StorageError {
             StorageError::Full { .. } | StorageError::Unavailable { .. } | StorageError::Open { .. } => {
                 ErrorKind::Unavailable
             }
-            StorageError::Corrupt { .. } | StorageError::Range { .. } | StorageError::Segment { .. } => {
-                ErrorKind::Corrupt
-            }
+            StorageError::Corrupt { .. }
+            | StorageError::Malformed { .. }
+            | StorageError::Range { .. }
+            | StorageError::Segment { .. } => ErrorKind::Corrupt,
             StorageError::Batch { source, .. } => source.kind(),
         }
     }

@@ -120,8 +120,9 @@ impl PartitionReader {
     ///
     /// # Errors
     ///
-    /// `NotFound` when the object was removed, `Corrupt` when it or the range is damaged, `Unavailable` when the store
-    /// failed. No record was given then, and the reader is where it was: the same call can be made again.
+    /// `NotFound` when the object was removed, `Corrupt` when it or the range is damaged or a batch was malformed from the
+    /// start, `Unavailable` when the store failed. No record was given then, and the reader is where it was: the same call
+    /// can be made again, and gets what was damaged anew.
     pub async fn read(
         &mut self,
         max_records: usize,

@@ -2,7 +2,7 @@
 
 use super::RangeLocation;
 use crate::{Result, SegmentStore, StorageError, segment::Index};
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use std::ops::ControlFlow;
 use streamhouse_core::{
     Record, TopicPartition,
@@ -24,8 +24,8 @@ pub(super) struct RangeReader {
     window: Bytes,
     /// The batch that holds `offset`, when it is open.
     open: Option<OpenBatch>,
-    /// A record that could not be decoded: nothing is given beyond it.
-    broken: Option<StorageProblem>,
+    /// A batch that could not be decoded: nothing is given beyond it.
+    malformed: Option<Malformed>,
 }
 
 /// Where a batch begins.
@@ -39,14 +39,16 @@ struct BatchStart {
 #[derive(Debug)]
 struct OpenBatch {
     position: u64,
+    end_offset: u64,
     records: RecordIter,
 }
 
-/// What is wrong, and where in the object.
-#[derive(Clone, Debug)]
-struct StorageProblem {
+/// A batch that passed its checks and does not hold what its header promises.
+#[derive(Clone, Copy, Debug)]
+struct Malformed {
     position: u64,
-    problem: String,
+    end_offset: u64,
+    error: BatchError,
 }
 
 impl RangeReader {
@@ -56,7 +58,7 @@ impl RangeReader {
             return Err(StorageError::Range { partition: partition.clone(), object, problem });
         }
         let next = BatchStart { position: location.position, offset: location.base_offset };
-        Ok(Self { location, offset, index: None, next, window: Bytes::new(), open: None, broken: None })
+        Ok(Self { location, offset, index: None, next, window: Bytes::new(), open: None, malformed: None })
     }
 
     pub(super) fn location(&self) -> &RangeLocation {
@@ -76,7 +78,7 @@ impl RangeReader {
         if offset == self.offset {
             return;
         }
-        self.broken = None;
+        self.malformed = None;
         let open = self.open.take().filter(|_| (self.offset..self.next.offset).contains(&offset));
         if open.is_none() && offset < self.next.offset {
             self.window = Bytes::new();
@@ -94,10 +96,10 @@ impl RangeReader {
         partition: &TopicPartition,
         read_ahead_bytes: u64,
     ) -> Result<bool> {
-        if let Some(broken) = &self.broken {
-            return Err(self.corrupt(broken.clone()));
+        if let Some(malformed) = self.malformed {
+            return Err(self.malformed(malformed));
         }
-        if self.open_batch().map_err(|problem| self.corrupt(problem))? {
+        if self.open_batch()? {
             return Ok(false);
         }
         if self.range_end() - self.next.position > read_ahead_bytes && self.index.is_none() {
@@ -105,11 +107,10 @@ impl RangeReader {
         }
         let end = self.next_get(read_ahead_bytes);
         self.window = store.get(&self.location.object, self.next.position..end).await?;
-        match self.open_batch() {
-            Ok(true) => Ok(true),
-            Ok(false) => Err(self.corrupt(self.problem("its batches end before the range does"))),
-            Err(problem) => Err(self.corrupt(problem)),
+        if self.open_batch()? {
+            return Ok(true);
         }
+        Err(self.corrupt(self.next.position, "its batches end before the range does"))
     }
 
     /// Gives records to `sink` until it has enough or nothing more is here.
@@ -124,23 +125,24 @@ impl RangeReader {
                         }
                     }
                     Err(error) => {
-                        let broken = self.fail(&error);
-                        return Err(self.corrupt(broken));
+                        let OpenBatch { position, end_offset, .. } = *open;
+                        return Err(self.fail(Malformed { position, end_offset, error }));
                     }
                 }
             }
             self.open = None;
-            self.open_batch().map_err(|problem| self.corrupt(problem))?;
+            self.open_batch()?;
         }
         Ok(())
     }
 
     /// Makes sure that the batch with the next record is open, as far as the window goes; whether it is. Each batch is
     /// checked before anything of it counts, also those that are passed over.
-    fn open_batch(&mut self) -> Result<bool, StorageProblem> {
+    fn open_batch(&mut self) -> Result<bool> {
         if let Some(open) = &mut self.open {
             if let Err(error) = open.records.skip_to(self.offset) {
-                return Err(self.fail(&error));
+                let OpenBatch { position, end_offset, .. } = *open;
+                return Err(self.fail(Malformed { position, end_offset, error }));
             }
             if open.records.remaining() > 0 {
                 return Ok(true);
@@ -149,17 +151,23 @@ impl RangeReader {
         }
         debug_assert!(self.next.offset <= self.offset, "a batch in between was left out");
         while !self.window.is_empty() {
-            let header = self.check_batch().map_err(|problem| self.problem(problem))?;
             let position = self.next.position;
-            if header.end_offset() > self.offset {
-                let opened = RecordIter::new(self.window.slice(..header.len))
+            let header = match self.check_batch() {
+                Ok(header) => header,
+                Err(problem) => {
+                    // The next call gets it again: the object may have been restored by then.
+                    self.window = Bytes::new();
+                    return Err(self.corrupt(position, problem));
+                }
+            };
+            let end_offset = header.end_offset();
+            let batch = self.window.split_to(header.len);
+            self.next = BatchStart { position: position + header.len as u64, offset: end_offset };
+            if end_offset > self.offset {
+                let opened = RecordIter::new(batch)
                     .and_then(|mut records| records.skip_to(self.offset).map(|()| records));
-                let records = opened.map_err(|error| self.problem(error))?;
-                self.open = Some(OpenBatch { position, records });
-            }
-            self.window.advance(header.len);
-            self.next = BatchStart { position: position + header.len as u64, offset: header.end_offset() };
-            if self.open.is_some() {
+                let records = opened.map_err(|error| self.fail(Malformed { position, end_offset, error }))?;
+                self.open = Some(OpenBatch { position, end_offset, records });
                 return Ok(true);
             }
         }
@@ -190,7 +198,7 @@ impl RangeReader {
     async fn get_index(&self, store: &SegmentStore, partition: &TopicPartition) -> Result<Index> {
         let RangeLocation { object, segment, index_position, index_bytes, .. } = &self.location;
         let block = store.get(object, *index_position..index_position + u64::from(*index_bytes)).await?;
-        let problem = |problem| self.corrupt(StorageProblem { position: *index_position, problem });
+        let problem = |problem| self.corrupt(*index_position, problem);
         let index = Index::decode(block, *segment, partition).map_err(problem)?;
         let agrees = index.base_offset() == self.location.base_offset
             && index.end_offset() == self.location.end_offset
@@ -214,21 +222,22 @@ impl RangeReader {
         self.location.position + self.location.bytes
     }
 
-    /// Ends the reading of the open batch for good.
+    /// Gives nothing more until a seek.
     #[cold]
-    fn fail(&mut self, error: &BatchError) -> StorageProblem {
-        let position = self.open.take().map_or(self.next.position, |open| open.position);
-        let broken = StorageProblem { position, problem: error.to_string() };
-        self.broken = Some(broken.clone());
-        broken
+    fn fail(&mut self, malformed: Malformed) -> StorageError {
+        self.open = None;
+        self.malformed = Some(malformed);
+        self.malformed(malformed)
     }
 
-    fn problem(&self, problem: impl ToString) -> StorageProblem {
-        StorageProblem { position: self.next.position, problem: problem.to_string() }
+    fn malformed(&self, Malformed { position, end_offset, error }: Malformed) -> StorageError {
+        let object = self.location.object.clone();
+        StorageError::Malformed { object, position, end_offset, source: error }
     }
 
-    fn corrupt(&self, StorageProblem { position, problem }: StorageProblem) -> StorageError {
-        StorageError::Corrupt { object: self.location.object.clone(), position, problem }
+    fn corrupt(&self, position: u64, problem: impl Into<String>) -> StorageError {
+        let object = self.location.object.clone();
+        StorageError::Corrupt { object, position, problem: problem.into() }
     }
 }
 

@@ -1,6 +1,6 @@
 use super::{range::RangeReader, *};
 use crate::{
-    Segment, SegmentBuilder,
+    Segment, SegmentBuilder, StorageError,
     testing::{Watched, batches, location, object_of, partition, record_at, segment},
 };
 use bytes::{BufMut, Bytes, BytesMut};
@@ -360,16 +360,46 @@ async fn a_broken_record_stops_the_reader_and_nothing_is_skipped() {
     assert_eq!(read, expected(0..1, 0));
     for _ in 0..3 {
         let error = reader.read(10, 1000, |_, _| panic!("beyond a broken record")).await.unwrap_err();
-        assert!(matches!(&error, crate::StorageError::Corrupt { position: 0, .. }), "{error}");
-        assert!(error.to_string().contains("record 1 of a batch is malformed"), "{error}");
+        assert!(matches!(&error, StorageError::Malformed { position: 0, end_offset: 3, .. }), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        let message = error.to_string();
+        assert!(message.contains("record 1 of a batch is malformed"), "{message}");
+        assert!(message.contains("correct the producer") && !message.contains("restore"), "{message}");
         assert_eq!(reader.offset(), Some(1));
     }
     // Who wants to go on says so, also within the same batch.
-    reader.open(range, 2).unwrap();
+    reader.open(range.clone(), 2).unwrap();
     let read = read_all(&mut reader, 10).await.unwrap();
     assert_eq!(read[0].1.key, None);
     assert_eq!(read[0].0, 2);
     assert_eq!(read[1..], expected(3..6, 0));
+    // Where the error says that reading can go on.
+    let mut reader = PartitionReader::new(objects.store(), orders());
+    reader.open(range, 3).unwrap();
+    assert_eq!(read_all(&mut reader, 10).await.unwrap(), expected(3..6, 0));
+}
+
+#[tokio::test]
+async fn a_damaged_object_is_read_on_once_it_is_restored() {
+    let objects = Arc::new(Watched::default());
+    let segment = segment(1, &orders(), 0, &[3, 3], 0);
+    let range = put(&objects, std::slice::from_ref(&segment)).await.remove(0);
+    let mut damaged = object_of(&segment).to_vec();
+    let last = range.position + range.bytes - 1;
+    damaged[last as usize] ^= 1;
+    objects.overwrite(&segment.object, damaged.into()).await;
+    let mut reader = PartitionReader::new(objects.store(), orders());
+    reader.open(range, 0).unwrap();
+    let mut read = Vec::new();
+    reader.read(10, 1000, |offset, record| read.push((offset, record))).await.unwrap();
+    for _ in 0..2 {
+        let error = reader.read(10, 1000, |_, _| panic!("damaged")).await.unwrap_err();
+        assert!(matches!(&error, StorageError::Corrupt { .. }), "{error}");
+        assert!(error.to_string().contains("restore it from a copy"), "{error}");
+    }
+    objects.overwrite(&segment.object, object_of(&segment)).await;
+    read.extend(read_all(&mut reader, 10).await.unwrap());
+    assert_eq!(read, expected(0..6, 0));
 }
 
 proptest! {
