@@ -79,17 +79,28 @@ pub enum ClientError {
     #[error("the client is closed; build a new one")]
     Closed,
     /// Object storage failed, or a segment did not pass its checks.
-    #[error("cannot read {partition} at offset {offset} from object {object}: {source}")]
+    #[error("cannot read {partition} at offset {offset}: {source}{}", go_on(*next_offset))]
     Storage {
         /// What was read.
         partition: TopicPartition,
         /// The offset wanted; the consumer's position is still there.
         offset: u64,
+        /// First offset behind what is damaged or malformed; `None` when the object may be whole.
+        next_offset: Option<u64>,
         /// The object.
         object: Arc<str>,
         /// What happened.
         source: Arc<StorageError>,
     },
+}
+
+fn go_on(next_offset: Option<u64>) -> String {
+    next_offset.map_or_else(String::new, |offset| {
+        format!(
+            ". The first offset behind it is {offset}: to pass it, seek there, or move the group there with \
+             `streamhouse groups reset-offsets`"
+        )
+    })
 }
 
 impl ClientError {

@@ -192,11 +192,11 @@ async fn a_damaged_segment_is_named_and_reading_goes_on_around_it() {
     let error = errors.pop().expect("the damage is told");
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     let name = path.file_name().unwrap().to_str().unwrap();
-    assert!(matches!(&error, ClientError::Storage { offset: 0, .. }), "{error}");
-    assert!(
-        error.to_string().contains(name) && error.to_string().contains("orders/0 at offset 0"),
-        "{error}"
-    );
+    assert!(matches!(&error, ClientError::Storage { offset: 0, next_offset: Some(20), .. }), "{error}");
+    let message = error.to_string();
+    for says in [name, "orders/0 at offset 0", "restore it", "behind it is 20", "groups reset-offsets"] {
+        assert!(message.contains(says), "{message}");
+    }
     assert_eq!(consumer.position("orders", 0).unwrap(), 0);
 
     // Past the damage by hand, and back once it is restored.
@@ -205,6 +205,26 @@ async fn a_damaged_segment_is_named_and_reading_goes_on_around_it() {
     std::fs::write(&path, &whole).unwrap();
     consumer.seek("orders", 0, 0).await.unwrap();
     assert_eq!(read(&mut consumer, 30).await.len(), 30);
+}
+
+#[tokio::test]
+async fn a_seek_leaves_behind_what_was_met_at_the_old_position() {
+    let log = Log::without_agent(&[("orders", 2)]).await;
+    log.write("orders", 1, &[10], Compression::None).await;
+    let path = log.objects().pop().unwrap();
+    log.write("orders", 1, &[5], Compression::None).await;
+    log.write("orders", 0, &[5], Compression::None).await;
+    let mut damaged = std::fs::read(&path).unwrap();
+    damaged[100] ^= 1;
+    std::fs::write(&path, &damaged).unwrap();
+    for (sought, offset, meets_it) in [(1, 10, false), (0, 0, true)] {
+        let mut consumer = log.consumer("g", &["orders"]).build().await.unwrap();
+        // Partition 0 gives its records, and the next poll would say what partition 1 met.
+        assert_eq!(consumer.poll(Duration::ZERO).await.unwrap().len(), 5);
+        consumer.seek("orders", sought, offset).await.unwrap();
+        let next = consumer.poll(Duration::ZERO).await;
+        assert_eq!(next.is_err(), meets_it, "after a seek in partition {sought}: {next:?}");
+    }
 }
 
 #[tokio::test]
@@ -220,6 +240,8 @@ async fn what_is_not_read_here_is_not_found() {
         assert!(consumer.commit_offset(topic, partition, 0).await.is_err());
     }
     assert_eq!(consumer.seek("orders", 0, 1).await.unwrap_err().kind(), ErrorKind::Invalid);
+    let partitions: Vec<_> = consumer.partitions().map(ToString::to_string).collect();
+    assert_eq!(partitions, ["orders/0", "orders/1"]);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use crate::consumer::{ConsumedRecord, OffsetReset};
 use crate::error::{ClientError, Result};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use streamhouse_core::{Record, TopicPartition};
+use streamhouse_core::{ErrorKind, Record, TopicPartition};
 use streamhouse_hooks::{Gauge, GaugeId, Instance, Poll, Scope, Started, poll};
 use streamhouse_metadata::{GroupOffset, MetadataStore, SegmentRange, Watermarks};
 use streamhouse_storage::{PartitionReader, RangeLocation, SegmentStore, StorageError};
@@ -235,11 +235,18 @@ impl Cursor {
     }
 
     fn failed(&self, source: StorageError) -> ClientError {
-        let object = self.ranges.front().map_or("", |range| range.object.as_str());
+        let range = self.ranges.front();
+        let next_offset = match &source {
+            StorageError::Malformed { end_offset, .. } => Some(*end_offset),
+            // Where damage ends is not known: a damaged batch may lie about its own end.
+            source if source.kind() == ErrorKind::Corrupt => range.map(|range| range.end_offset),
+            _ => None,
+        };
         ClientError::Storage {
             partition: self.partition.clone(),
             offset: self.fetched,
-            object: object.into(),
+            next_offset,
+            object: range.map_or("", |range| range.object.as_str()).into(),
             source: Arc::new(source),
         }
     }

@@ -47,8 +47,8 @@ pub struct Consumer {
     max_poll_records: usize,
     /// Read and not returned yet: more than nothing only while a poll is under way, or after it was cancelled.
     records: Vec<ConsumedRecord>,
-    /// What a partition met after another had given records; the next poll returns it.
-    error: Option<ClientError>,
+    /// What a partition, by its place in `cursors`, met after another had given records; the next poll returns it.
+    error: Option<(usize, ClientError)>,
     watermarks_seen: Instant,
     progress_seen: Instant,
     auto_commit: Option<Duration>,
@@ -110,11 +110,12 @@ impl Consumer {
     /// # Errors
     ///
     /// Positions are as before, so poll again to retry, or [`seek`](Self::seek) past what cannot be read. `Corrupt`: a
-    /// segment failed its checks; the error names object and offset. Other partitions are read on with the next poll.
+    /// segment failed its checks, or a producer wrote what nobody can decode; the error names object and offset, and the
+    /// first offset behind it. Other partitions are read on with the next poll.
     /// `Unavailable` and `Retry`: the object store or the metadata store did not answer as it should.
     pub async fn poll(&mut self, timeout: Duration) -> Result<Vec<ConsumedRecord>> {
         let start = Instant::now();
-        if let Some(error) = self.error.take() {
+        if let Some((_, error)) = self.error.take() {
             return Err(error);
         }
         self.auto_commit(start).await?;
@@ -134,7 +135,7 @@ impl Consumer {
             if !self.records.is_empty() {
                 return Ok(self.hand_over());
             }
-            if let Some(error) = self.error.take() {
+            if let Some((_, error)) = self.error.take() {
                 return Err(error);
             }
             let elapsed = start.elapsed();
@@ -171,7 +172,7 @@ impl Consumer {
             match cursor.read(&*self.store, Share { records, bytes }, &mut self.records).await {
                 Ok(taken) => bytes = bytes.saturating_sub(taken.bytes),
                 Err(error) => {
-                    self.error = Some(error);
+                    self.error = Some((index, error));
                     return;
                 }
             }
@@ -214,8 +215,15 @@ impl Consumer {
         OffsetTarget::Offset(offset).on(&partition, *watermarks)?;
         self.records
             .retain(|record| record.partition != partition.partition || record.topic != partition.topic);
+        // What was met at the old position is no news of the new one.
+        self.error.take_if(|(at, _)| *at == index);
         self.cursors[index].seek(offset, *watermarks);
         Ok(())
+    }
+
+    /// What is read here: every partition of the topics, in order of topic and number.
+    pub fn partitions(&self) -> impl ExactSizeIterator<Item = &TopicPartition> {
+        self.cursors.iter().map(|cursor| &cursor.partition)
     }
 
     /// The offset the next poll starts at.
