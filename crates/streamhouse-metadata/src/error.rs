@@ -13,7 +13,8 @@ pub enum MetadataError {
     TopicNotFound(String),
     /// The topic exists, the partition does not.
     #[error(
-        "partition {partition} of topic {topic} does not exist; the topic has {partitions} partitions, counted from 0"
+        "partition {partition} of topic {topic} does not exist; the topic has {partitions} partition{}, counted from 0",
+        if *partitions == 1 { "" } else { "s" }
     )]
     PartitionNotFound {
         /// The topic.

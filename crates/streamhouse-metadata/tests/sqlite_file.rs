@@ -218,3 +218,35 @@ fn a_file_without_permission_is_refused() {
         assert!(message.contains("cannot be written; make the file"), "{message}");
     });
 }
+
+#[tokio::test]
+async fn a_file_that_was_removed_moved_or_replaced_is_not_written() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("metadata.db");
+    let moved = directory.path().join("moved.db");
+    let store = SqliteMetadataStore::new(&path).await.unwrap();
+    store.create_topic(&topic("before"), 1).await.unwrap();
+    let refused = async || {
+        let error = store.create_topic(&topic("lost"), 1).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let message = error.to_string();
+        assert!(message.contains("stop the agent") && message.contains("restore the file"), "{message}");
+    };
+
+    fs::rename(&path, &moved).unwrap();
+    refused().await;
+    assert!(!path.exists(), "nothing is created in its place");
+    fs::copy(&moved, &path).unwrap();
+    refused().await;
+    fs::rename(&moved, &path).unwrap();
+    store.create_topic(&topic("after"), 1).await.unwrap();
+    fs::remove_file(&path).unwrap();
+    refused().await;
+}
+
+#[tokio::test]
+async fn a_topic_with_one_partition_is_counted_in_the_singular() {
+    let error = |partitions| MetadataError::PartitionNotFound { topic: "a".into(), partition: 9, partitions };
+    assert!(error(1).to_string().ends_with("the topic has 1 partition, counted from 0"));
+    assert!(error(2).to_string().ends_with("the topic has 2 partitions, counted from 0"));
+}

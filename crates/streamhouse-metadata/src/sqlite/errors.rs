@@ -30,6 +30,8 @@ pub(super) const IS_FOREIGN: &str =
     "is not a StreamHouse metadata file; give another path, or move the file away";
 pub(super) const IS_NEWER: &str =
     "was written by another version of StreamHouse; use a version that knows it";
+pub(super) const IS_GONE: &str = "is not at its path any more: the file was removed, moved or replaced while it was in use, and nothing is written that would be \
+     lost with it; stop the agent and every other process that has it open, restore the file, then start them again";
 const IS_FULL: &str = "is on a disk that is full; free some space, then try again";
 const IS_READ_ONLY: &str =
     "cannot be written; make the file and its directory writable for this user, or give another path";

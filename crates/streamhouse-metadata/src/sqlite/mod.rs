@@ -8,6 +8,7 @@
 
 mod agents;
 mod errors;
+mod file;
 mod groups;
 mod leases;
 mod lock;
@@ -21,6 +22,7 @@ mod tests;
 pub use lock::AgentLock;
 
 use crate::error::{MetadataError, Result};
+use file::OpenFile;
 use serde::Serialize;
 use sqlx::{Sqlite, SqlitePool, Transaction};
 use std::path::Path;
@@ -56,6 +58,8 @@ pub(crate) use now_ms;
 #[derive(Clone, Debug)]
 pub struct SqliteMetadataStore {
     path: Arc<Path>,
+    /// `None` while the file is opened, and in a store that only reads.
+    file: Option<Arc<OpenFile>>,
     writer: SqlitePool,
     readers: SqlitePool,
     read_only: bool,
@@ -100,7 +104,8 @@ impl SqliteMetadataStore {
         self.writer.close().await;
     }
 
-    /// Begins a write transaction; it holds the write lock from here on.
+    /// Begins a write transaction; it holds the write lock from here on. Fails when the file is not the one at its path
+    /// any more: what is written into a file without a name is lost when the last process closes it.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
         self.check_writable()?;
         let deadline = Instant::now() + self.write_wait;
@@ -109,7 +114,11 @@ impl SqliteMetadataStore {
                 Err(error) if errors::is_busy(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(WRITE_RETRY_PAUSE).await;
                 }
-                begun => return begun.map_err(|error| self.failed(error)),
+                begun => {
+                    let transaction = begun.map_err(|error| self.failed(error))?;
+                    self.file.as_ref().map_or(Ok(()), |file| file.check(&self.path))?;
+                    return Ok(transaction);
+                }
             }
         }
     }

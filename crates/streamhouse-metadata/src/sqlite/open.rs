@@ -4,7 +4,7 @@ use super::errors::{
     IS_DIRECTORY, IS_EMPTY, IS_FOREIGN, IS_NEWER, IS_NO_FILE, IS_OLDER, cannot_create, cannot_read, explain,
     explain_reading, refused, unusable,
 };
-use super::{SqliteMetadataStore, WRITE_WAIT_MAX};
+use super::{OpenFile, SqliteMetadataStore, WRITE_WAIT_MAX};
 use crate::error::{MetadataError, Result};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -12,6 +12,7 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 static MIGRATOR: Migrator = sqlx::migrate!();
@@ -49,13 +50,14 @@ pub(super) async fn open(path: &Path) -> Result<SqliteMetadataStore> {
         .foreign_keys(true)
         .pragma("journal_size_limit", JOURNAL_BYTES_MAX.to_string())
         .disable_statement_logging();
-    let writer = options.clone().create_if_missing(true).busy_timeout(WRITER_BUSY_TIMEOUT);
+    let writer = options.clone().busy_timeout(WRITER_BUSY_TIMEOUT);
     let mut store = SqliteMetadataStore {
         path: path.into(),
+        file: None,
         writer: pool_options()
             .max_connections(1)
             .after_release(|connection, _| Box::pin(is_whole(connection)))
-            .connect_lazy_with(writer),
+            .connect_lazy_with(writer.clone().create_if_missing(true)),
         readers: readers(options),
         read_only: false,
         write_wait: WRITE_WAIT_MAX,
@@ -63,7 +65,10 @@ pub(super) async fn open(path: &Path) -> Result<SqliteMetadataStore> {
     store.migrate().await?;
     // Two links to one file mean one agent lock.
     let real = store.path.canonicalize().map_err(|error| cannot_create(&store.path, error))?;
+    store.file = Some(Arc::new(OpenFile::at(&real)?));
     store.path = real.into();
+    // A connection that takes the place of a broken one must not make a file where ours was removed.
+    store.writer.set_connect_options(writer);
     Ok(store)
 }
 
@@ -80,6 +85,7 @@ pub(super) async fn open_read_only(path: &Path) -> Result<SqliteMetadataStore> {
     let readers = readers(SqliteConnectOptions::new().filename(&path).disable_statement_logging());
     let store = SqliteMetadataStore {
         path: path.into(),
+        file: None,
         writer: readers.clone(),
         readers,
         read_only: true,
