@@ -77,7 +77,7 @@ async fn what_is_wrong_is_refused_with_a_sentence_and_the_rest_is_written() {
         (cut, ErrorKind::Corrupt, "was cut or damaged"),
         (named("no/topic"), ErrorKind::Invalid, "invalid topic name"),
         (named("unknown"), ErrorKind::NotFound, "streamhouse topic create unknown"),
-        (batch(7, &["x"], None), ErrorKind::NotFound, "the topic has 1 partitions"),
+        (batch(7, &["x"], None), ErrorKind::NotFound, "the topic has 1 partition,"),
         (too_large, ErrorKind::Invalid, "send smaller ones"),
     ];
     let mut request: Vec<_> = cases.iter().map(|(batch, ..)| batch.clone()).collect();
