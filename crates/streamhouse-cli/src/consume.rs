@@ -1,12 +1,13 @@
 //! `streamhouse consume`: reads records for a group.
 
 use crate::args::Places;
-use crate::output::{Output, STDOUT_FAILED, human_bytes, human_records, note};
+use crate::output::{Output, STDOUT_FAILED, counted, human_bytes, note};
 use crate::parse::{self, CommitEvery};
 use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::report::{ConsumeReport, ConsumeTally, Counts, ReportFile};
 use crate::run::{RunArgs, stop_on_signals};
+use crate::unreadable::Unreadable;
 use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 use std::io;
@@ -96,6 +97,7 @@ pub(crate) async fn execute(command: Consume, places: &Places, output: Output) -
         commits: Commits::new(&command),
         committable: true,
         failing_since: None,
+        unreadable: Unreadable::default(),
     };
 
     command.run.begin(&stop).await?;
@@ -147,15 +149,20 @@ struct Run {
     committable: bool,
     /// The first of the failed polls since the last that succeeded.
     failing_since: Option<Instant>,
+    unreadable: Unreadable,
 }
 
 impl Run {
-    /// Polls until the limit, idleness, `stop`, or whoever reads standard output ends it.
+    /// Polls until the limit, idleness, `stop`, or whoever reads standard output ends it, or no partition can be read.
+    ///
+    /// # Errors
+    ///
+    /// Also when some could not be, however much came from the others.
     async fn read(&mut self, command: &Consume, stop: &CancellationToken) -> Result<()> {
         let mut left = command.max_records.unwrap_or(u64::MAX);
         let mut last_record = Instant::now();
         // A poll is never dropped half done: it is short, and its end is awaited.
-        while left > 0 && !stop.is_cancelled() {
+        while left > 0 && !stop.is_cancelled() && self.some_can_be_read() {
             let Some(records) = self.poll().await? else { continue };
             if records.is_empty() {
                 if command.idle_exit.is_some_and(|limit| last_record.elapsed() >= limit) {
@@ -163,6 +170,7 @@ impl Run {
                 }
             } else {
                 last_record = Instant::now();
+                self.unreadable.read(&records);
                 self.count(&records);
                 let wanted = records.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                 left -= wanted as u64;
@@ -174,10 +182,15 @@ impl Run {
             self.commits.due(&mut self.consumer, records.len() as u64).await?;
             self.progress.update(self.tally.total);
         }
-        Ok(())
+        self.unreadable.verdict(&command.group)
     }
 
-    /// Polls once; `None`, after a pause, when what went wrong may pass.
+    fn some_can_be_read(&self) -> bool {
+        self.unreadable.partitions() < self.consumer.partitions().len()
+    }
+
+    /// Polls once. `None` when something went wrong, after a pause if it may pass; no records when all that was met is
+    /// what cannot be read.
     async fn poll(&mut self) -> Result<Option<Vec<ConsumedRecord>>> {
         match self.consumer.poll(POLL_TIMEOUT).await {
             Ok(records) => {
@@ -194,7 +207,15 @@ impl Run {
                 tokio::time::sleep(POLL_TIMEOUT).await;
                 Ok(None)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                self.unreadable.take(error)?;
+                self.failing_since = None;
+                if !self.unreadable.went_round() {
+                    return Ok(None);
+                }
+                tokio::time::sleep(POLL_TIMEOUT).await;
+                Ok(Some(Vec::new()))
+            }
         }
     }
 
@@ -284,7 +305,7 @@ fn record_bytes(record: &ConsumedRecord) -> u64 {
 
 fn summary(report: &ConsumeReport, beyond: Counts) -> String {
     let bytes = human_bytes((report.bytes - beyond.bytes) as f64);
-    let mut total = format!("{} ({bytes})", human_records(report.records - beyond.records));
+    let mut total = format!("{} ({bytes})", counted(report.records - beyond.records, "record"));
     if beyond.records > 0 {
         total += &format!(", and {} read and given back", beyond.records);
     }

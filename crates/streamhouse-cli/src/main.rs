@@ -19,6 +19,7 @@ mod report;
 mod run;
 mod source;
 mod topic;
+mod unreadable;
 
 use crate::args::{Cli, Command};
 use crate::output::Output;

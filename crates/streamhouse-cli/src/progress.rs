@@ -27,7 +27,7 @@ impl Progress {
             let template = match records {
                 // Short enough for 80 columns: a line that wraps cannot be drawn over.
                 Some(_) => "{elapsed} {bar:12} {human_pos}/{human_len}, {msg}, {eta} left",
-                None => "{elapsed} {human_pos} records, {msg}",
+                None => "{elapsed} {human_pos}, {msg}",
             };
             let style = ProgressStyle::with_template(template).expect("the templates above are well-formed");
             bar.with_style(style)

@@ -1,7 +1,7 @@
 //! `streamhouse topic`: create, list, describe.
 
 use crate::args::Places;
-use crate::output::{Output, Table, or_dash};
+use crate::output::{Output, Table, counted, or_dash};
 use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
@@ -59,8 +59,7 @@ pub(crate) async fn execute(command: Topic, places: &Places, output: Output) -> 
             let admin = Admin::new(places.metadata_or_new().await?);
             let created = TopicRow::from(&admin.create_topic(&name, partitions).await?);
             output.show(&created, |topic| {
-                let plural = if topic.partitions == 1 { "" } else { "s" };
-                format!("created topic {} with {} partition{plural}", topic.name, topic.partitions)
+                format!("created topic {} with {}", topic.name, counted(topic.partitions.into(), "partition"))
             })
         }
         Topic::List => {

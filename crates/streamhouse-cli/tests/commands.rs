@@ -15,13 +15,17 @@ fn topics_are_created_listed_and_described() {
         log.ok(&["topic", "create", "orders", "--partitions", "3"]),
         "created topic orders with 3 partitions\n"
     );
+    assert_eq!(log.ok(&["topic", "create", "one"]), "created topic one with 1 partition\n");
     let created = log.json(&["topic", "create", "audit"]);
     assert_eq!((&created["name"], &created["partitions"]), (&json!("audit"), &json!(1)));
 
-    assert_eq!(log.ok(&["topic", "list"]), "TOPIC   PARTITIONS\naudit            1\norders           3\n");
+    assert_eq!(
+        log.ok(&["topic", "list"]),
+        "TOPIC   PARTITIONS\naudit            1\none              1\norders           3\n"
+    );
     let list = log.json(&["topic", "list"]);
     let names: Vec<_> = list.as_array().unwrap().iter().map(|topic| &topic["name"]).collect();
-    assert_eq!(names, ["audit", "orders"]);
+    assert_eq!(names, ["audit", "one", "orders"]);
 
     let described = log.json(&["topic", "describe", "orders"]);
     assert_eq!(described["name"], "orders");

@@ -210,6 +210,93 @@ fn a_gate_starts_and_a_signal_ends_both_sides_in_order() {
     assert_eq!((&got["records"], &got["bytes"]), (&json!(records), &json!(records * 100)));
 }
 
+/// CRC-32C, bit by bit.
+fn checksum(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
+        }
+    }
+    !crc
+}
+
+/// Finds the object that holds `text`, and changes what it begins with: one batch.
+fn change_batch(running: &Running, text: &[u8], change: impl Fn(&mut [u8])) {
+    let segments = std::fs::read_dir(running.log.path("objects/segments")).unwrap();
+    let holds = |bytes: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+    let mut found = segments.map(|entry| entry.unwrap().path());
+    let path = found.find(|path| holds(&std::fs::read(path).unwrap())).unwrap();
+    let mut object = std::fs::read(&path).unwrap();
+    let length = 12 + u32::from_be_bytes(object[8..12].try_into().unwrap()) as usize;
+    change(&mut object[..length]);
+    std::fs::write(&path, object).unwrap();
+}
+
+/// What a producer with a defect may send: the first record says that it is another, under a right checksum.
+fn malform(batch: &mut [u8]) {
+    // Behind the header: length, attributes, timestamp delta, offset delta.
+    assert_eq!(batch[64], 0, "the first record's offset delta");
+    batch[64] = 8;
+    let crc = checksum(&batch[21..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+}
+
+#[test]
+fn what_cannot_be_read_is_said_once_and_the_other_partitions_are_read() {
+    let running = Running::new(&[("orders", "3")]);
+    for (partition, line) in [("0", "junk"), ("0", "behind"), ("1", "torn"), ("2", "fine")] {
+        let file = running.log.path("lines");
+        std::fs::write(&file, format!("{line} one\n{line} two\n")).unwrap();
+        running.produce(&["orders", "--file", file.to_str().unwrap(), "--partition", partition]);
+    }
+    change_batch(&running, b"junk one", malform);
+    change_batch(&running, b"torn one", |batch| batch[70] ^= 1);
+    let consume = |group: &str| {
+        let arguments = ["consume", "orders", "--group", group, "--idle-exit", "1", "--report"];
+        let mut command = running.log.command(&arguments);
+        command.arg(running.log.path("read")).output().unwrap()
+    };
+    let output = consume("g");
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(output.stdout, b"fine one\nfine two\n");
+    assert_eq!(report(&running.log.path("read"))["records"], 2);
+    assert!(said.contains("2 records"), "{said}");
+    for (text, times) in [
+        ("the producer that wrote it has a defect", 1),
+        ("restore it from a copy", 1),
+        ("groups reset-offsets g --topic orders --partition 0 --to 2`", 1),
+        ("groups reset-offsets g --topic orders --partition 1 --to 2`", 1),
+        ("error: 2 partitions could not be read on: orders/0 stands at offset 0", 1),
+    ] {
+        assert_eq!(said.matches(text).count(), times, "{text:?} in {said}");
+    }
+
+    // What the error tells to do is what helps.
+    for partition in ["0", "1"] {
+        let reset =
+            ["groups", "reset-offsets", "g", "--topic", "orders", "--to", "2", "--partition", partition];
+        running.log.ok(&reset);
+    }
+    let output = consume("g");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(output.stdout, b"behind one\nbehind two\n");
+}
+
+#[test]
+fn a_run_ends_when_no_partition_can_be_read() {
+    let running = Running::new(&[("orders", "1")]);
+    let file = running.log.path("lines");
+    std::fs::write(&file, "junk\n").unwrap();
+    running.produce(&["orders", "--file", file.to_str().unwrap()]);
+    change_batch(&running, b"junk", malform);
+    running
+        .log
+        .fails(&["consume", "orders", "--group", "g"], &["1 partition could not be read on", "--to 1`"]);
+}
+
 #[test]
 fn standard_input_is_sent_as_it_comes() {
     let running = Running::new(&[("lines", "1")]);

@@ -88,7 +88,11 @@ pub(crate) async fn produce(
                 return results.into_iter().map(of_result).collect();
             }
             Answer::Again(
-                format!("the agent at {address} gave {} results for {batches} batches", results.len()).into(),
+                format!(
+                    "the agent at {address} gave a wrong number of results: {}, not {batches}",
+                    results.len()
+                )
+                .into(),
             )
         }
         Ok(Err(status)) => of_status(address, &status),
