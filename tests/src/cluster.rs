@@ -70,6 +70,8 @@ pub struct Cluster {
     pub dir: PathBuf,
     /// Which loopback ports services listen on.
     pub ports: Ports,
+    /// The agent's id; else its default.
+    pub agent_id: Option<String>,
     /// Whether an interrupt from the keyboard passes services by: whoever started them ends them, in order.
     pub detached: bool,
 }
@@ -140,7 +142,7 @@ impl Cluster {
     /// When it cannot be made.
     pub fn new(binaries: Binaries, dir: &Path) -> Result<Cluster> {
         std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-        Ok(Cluster { binaries, dir: dir.to_owned(), ports: Ports::Free, detached: false })
+        Ok(Cluster { binaries, dir: dir.to_owned(), ports: Ports::Free, agent_id: None, detached: false })
     }
 
     /// A file in the log's directory.
@@ -159,6 +161,9 @@ impl Cluster {
         command
             .args(["--grpc-listen-address", &grpc.to_string(), "--http-listen-address", &http.to_string()])
             .stdin(Stdio::null());
+        if let Some(id) = &self.agent_id {
+            command.args(["--agent-id", id]);
+        }
         self.configure(&mut command);
         let process = self.start_logged("agent", &mut command)?;
         let mut agent = Agent { process, grpc, http };

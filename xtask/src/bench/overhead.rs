@@ -63,7 +63,7 @@ fn cost(cluster: &Cluster, agent: &Agent, load: &[&str], attached: bool) -> Resu
     let producer_cpu = producer.wait_cpu_time(RUN_LIMIT)?;
     let agent_cpu = agent.process.cpu_time()? - before;
     let report = ProduceReport::read(&cluster.path("produce.json"))?;
-    ensure!(report.errors == 0, "{} records failed", report.errors);
+    ensure!(report.errors == 0, "records that failed: {}", report.errors);
     end(probe)?;
     Ok(Cost { cpu: producer_cpu + agent_cpu, records_per_second: report.records as f64 / report.seconds })
 }

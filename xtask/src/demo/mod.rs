@@ -26,6 +26,16 @@ const COMMIT_EVERY: &str = "1s";
 /// How long producer and consumer may take to end once they were asked.
 const END_LIMIT: Duration = Duration::from_secs(60);
 
+/// The processes of the demo: what the instance id of each ends with.
+const AGENT: &str = "agent";
+const PRODUCER: &str = "producer";
+const CONSUMER: &str = "consumer";
+
+/// The instance id of a process of this demo. The probe sees every process of the machine, and no other has this id.
+fn instance(of: &str) -> String {
+    format!("demo-{}-{of}", std::process::id())
+}
+
 /// What `demo` takes.
 #[derive(Args)]
 pub(crate) struct Options {
@@ -67,6 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     cluster.ports = Ports::Default;
     // An interrupt goes to this process alone, which then ends the others in order.
     cluster.detached = true;
+    cluster.agent_id = Some(instance(AGENT));
     let agent = cluster.start_agent()?;
     cluster.create_topic(&agent, TOPIC, PARTITIONS)?;
     let probe = start_probe(&cluster, options)?;
@@ -115,8 +126,9 @@ impl Load {
     /// Starts both; they wait for the file `gate`.
     fn start(cluster: &Cluster, options: &Options, file: &str) -> Result<Load> {
         let gate = cluster.path("gate");
-        let start = |name: &str, arguments: &[&str]| {
+        let start = |name: &str, of: &str, arguments: &[&str]| {
             let mut command = cluster.cli(arguments);
+            command.args(["--client-id", &instance(of)]);
             command.arg("--start-gate").arg(&gate).arg("--report").arg(cluster.path(&format!("{name}.json")));
             let log = std::fs::File::create(cluster.path(&format!("{name}.log")))?;
             command.process_group(0);
@@ -126,7 +138,10 @@ impl Load {
         let seconds = options.seconds.unwrap_or(u64::from(u32::MAX)).to_string();
         let produce = ["produce", TOPIC, "--file", file, "--repeat", "--rate", &rate, "--seconds", &seconds];
         let consume = ["consume", TOPIC, "--group", GROUP, "--quiet", "--commit-every", COMMIT_EVERY];
-        Ok(Load { producer: start("produce", &produce)?, consumer: start("consume", &consume)? })
+        Ok(Load {
+            producer: start("produce", PRODUCER, &produce)?,
+            consumer: start("consume", CONSUMER, &consume)?,
+        })
     }
 
     /// Ends the producer, waits until the consumer has caught up, ends it too; gives what was produced.

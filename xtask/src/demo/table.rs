@@ -1,6 +1,6 @@
 //! The live table: what the probe sees, once a second.
 
-use super::{GROUP, TOPIC};
+use super::{AGENT, CONSUMER, GROUP, PRODUCER, TOPIC, instance};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fmt::Write;
@@ -8,22 +8,25 @@ use std::io::IsTerminal;
 use std::time::Instant;
 use streamhouse_tests::{Cluster, Exposition, Probe};
 
-/// A line of the table: what it is called, its records, its bytes, its durations.
-const ROWS: [(&str, &str, &str, &str); 3] = [
+/// A line of the table: what it is called, which process it is of, its records, its bytes, its durations.
+const ROWS: [(&str, &str, &str, &str, &str); 3] = [
     (
         "send",
+        PRODUCER,
         "streamhouse_producer_records_sent_total",
         "streamhouse_producer_bytes_sent_total",
         "streamhouse_producer_send_duration_seconds",
     ),
     (
         "write",
+        AGENT,
         "streamhouse_agent_records_written_total",
         "streamhouse_agent_bytes_written_total",
         "streamhouse_agent_write_latency_seconds",
     ),
     (
         "poll",
+        CONSUMER,
         "streamhouse_consumer_records_consumed_total",
         "streamhouse_consumer_bytes_consumed_total",
         "streamhouse_consumer_poll_duration_seconds",
@@ -76,7 +79,7 @@ impl<'a> Table<'a> {
                 let rate = (lag.written - self.last_written) as f64 / seconds;
                 self.last_written = lag.written;
                 let lag = lag.records;
-                writeln!(text, "{elapsed:>4} s  {rate:>10.0} records/s written  lag {lag} records")?;
+                writeln!(text, "{elapsed:>4} s  {rate:>10.0} records/s written  lag records {lag}")?;
             }
         }
         self.draw(&text);
@@ -96,7 +99,7 @@ impl<'a> Table<'a> {
                 let (written, rate) = (lag.written, lag.written as f64 / seconds);
                 writeln!(
                     text,
-                    "the whole run, {seconds:.1} s: {written} records, {rate:.0} records/s written"
+                    "the whole run, {seconds:.1} s: records {written}, {rate:.0} records/s written"
                 )?;
             }
         }
@@ -122,9 +125,9 @@ impl<'a> Table<'a> {
 
 fn observed(text: &mut String, page: &Exposition, before: &Exposition, seconds: f64) -> Result<()> {
     writeln!(text, "       {:>12}{:>9}{:>11}{:>11}{:>14}", "records/s", "MB/s", "p50", "p99", "records")?;
-    // The probe sees every process of the machine; the table is about the demo's.
-    let ours = &[("topic", TOPIC)];
-    for (name, records, bytes, durations) in ROWS {
+    for (name, of, records, bytes, durations) in ROWS {
+        let id = instance(of);
+        let ours = &[("instance_id", id.as_str())];
         let total = page.sum(records, ours);
         let rate = (total - before.sum(records, ours)) / seconds;
         let megabytes = (page.sum(bytes, ours) - before.sum(bytes, ours)) / seconds / 1e6;
@@ -132,16 +135,19 @@ fn observed(text: &mut String, page: &Exposition, before: &Exposition, seconds: 
         let p99 = milliseconds(page.quantile_since(before, durations, ours, 0.99));
         writeln!(text, "{name:<7}{rate:>12.0}{megabytes:>9.2}{p50:>11}{p99:>11}{total:>14}")?;
     }
-    let lag_seconds = page.select("streamhouse_consumer_lag_seconds", ours).map(|sample| sample.value);
+    let sum = |of: &str, metric: &str| page.sum(metric, &[("instance_id", &instance(of))]);
+    let consumer = instance(CONSUMER);
+    let consumer = &[("instance_id", consumer.as_str())];
+    let lag_seconds = page.select("streamhouse_consumer_lag_seconds", consumer).map(|sample| sample.value);
     writeln!(
         text,
-        "lag {} records, {:.1} s; leases {}, renewals {}; pending {}; connections {}",
-        page.sum("streamhouse_consumer_lag_records", ours),
+        "lag records {}, seconds {:.1}; leases {}, renewals {}; pending {}; connections {}",
+        sum(CONSUMER, "streamhouse_consumer_lag_records"),
         lag_seconds.fold(0.0, f64::max),
-        page.sum("streamhouse_agent_active_partitions", &[]),
-        page.sum("streamhouse_agent_lease_renewals_total", &[]),
-        page.sum("streamhouse_producer_pending_records", ours),
-        page.sum("streamhouse_agent_active_connections", &[]),
+        sum(AGENT, "streamhouse_agent_active_partitions"),
+        sum(AGENT, "streamhouse_agent_lease_renewals_total"),
+        sum(PRODUCER, "streamhouse_producer_pending_records"),
+        sum(AGENT, "streamhouse_agent_active_connections"),
     )?;
     Ok(())
 }
@@ -174,4 +180,39 @@ pub(super) fn lag(cluster: &Cluster) -> Result<Lag> {
 fn sum(rows: &Value, wanted: impl Fn(&Value) -> bool, field: &str) -> Result<u64> {
     let rows = rows.as_array().with_context(|| format!("no list of rows with {field}"))?;
     Ok(rows.iter().filter(|row| wanted(row)).filter_map(|row| row[field].as_u64()).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_about_the_demo_alone() {
+        let mut page = String::new();
+        for (ids, number) in [(instance(""), 3), ("other-".to_owned(), 40)] {
+            for (_, of, records, bytes, _) in ROWS {
+                let labels = format!("{{instance_id=\"{ids}{of}\",topic=\"{TOPIC}\",partition=\"0\"}}");
+                page += &format!("{records}{labels} {number}\n{bytes}{labels} {number}\n");
+            }
+            for (of, metric) in [
+                (CONSUMER, "streamhouse_consumer_lag_records"),
+                (CONSUMER, "streamhouse_consumer_lag_seconds"),
+                (AGENT, "streamhouse_agent_active_partitions"),
+                (AGENT, "streamhouse_agent_lease_renewals_total"),
+                (PRODUCER, "streamhouse_producer_pending_records"),
+                (AGENT, "streamhouse_agent_active_connections"),
+            ] {
+                page += &format!("{metric}{{instance_id=\"{ids}{of}\",topic=\"{TOPIC}\"}} {number}\n");
+            }
+        }
+        let page = Exposition::parse(&page).unwrap();
+        let mut text = String::new();
+        observed(&mut text, &page, &Exposition::default(), 1.0).unwrap();
+        let rows: Vec<_> = text.lines().skip(1).take(3).map(|row| row.split_whitespace().last()).collect();
+        assert_eq!(rows, [Some("3"); 3], "{text}");
+        assert!(
+            text.ends_with("lag records 3, seconds 3.0; leases 3, renewals 3; pending 3; connections 3\n"),
+            "{text}"
+        );
+    }
 }
