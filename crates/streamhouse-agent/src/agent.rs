@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::error::StartError;
 use crate::flush::{Command, Flusher, Tools};
-use crate::grpc::{self, Connections, Service};
+use crate::grpc::{self, Service};
 use crate::http;
 use crate::lease::{LeaseKeeper, Parts};
 use crate::readiness::{Readiness, Reason};
@@ -115,12 +115,12 @@ impl Agent {
         let scope = instance.scope("", None);
         let service = Service { agent: config.agent_id, metadata, flusher: flusher.clone(), wanted, scope };
         let limits = grpc::Limits {
+            connections_max: config.connections_max,
             unflushed_bytes_max: config.unflushed_bytes_max,
             request_time: config.lease_term * grpc::REQUEST_TERMS,
         };
-        let connections = Connections::new(&instance, config.connections_max);
         let stop = stop_grpc.clone().cancelled_owned();
-        let grpc_task = spawn(grpc::serve(listeners.grpc, connections, service, limits, stop));
+        let grpc_task = spawn(grpc::serve(listeners.grpc, instance, service, limits, stop));
         let http_task = spawn(http::serve(listeners.http, ready, stop_http.clone().cancelled_owned()));
         Ok(Agent {
             grpc_address: listeners.grpc_address,

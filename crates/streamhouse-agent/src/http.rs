@@ -1,11 +1,17 @@
 //! `/health`: the process runs. `/ready`: it takes records.
 
+use crate::connections::{Incoming, Rules};
 use crate::readiness::Readiness;
 use axum::{Router, extract::State, http::StatusCode, routing::get};
-use std::{future::Future, io};
+use std::{future::Future, io, time::Duration};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+/// Open connections: a few who watch the agent.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a connection lasts, whatever it does: answers take microseconds, and who asks again connects again.
+const CONNECTION_TIME: Duration = Duration::from_secs(10);
 
 /// Serves until `stop`.
 pub(crate) async fn serve(
@@ -17,12 +23,24 @@ pub(crate) async fn serve(
         .route("/health", get(async || "ok\n"))
         .route("/ready", get(ready))
         .with_state(readiness);
-    axum::serve(listener, routes).with_graceful_shutdown(stop).await
+    let rules = Rules {
+        server: "HTTP",
+        connections_max: CONNECTIONS_MAX,
+        greeting_bytes: usize::MAX,
+        greeting_time: CONNECTION_TIME,
+    };
+    axum::serve(Incoming::new(listener, rules, None), routes).with_graceful_shutdown(stop).await
+}
+
+fn partition_s(count: usize) -> &'static str {
+    if count == 1 { "partition" } else { "partitions" }
 }
 
 async fn ready(State(readiness): State<watch::Receiver<Readiness>>) -> (StatusCode, String) {
     match readiness.borrow().check(Instant::now()) {
-        Ok(partitions) => (StatusCode::OK, format!("ready: {partitions} partitions leased\n")),
+        Ok(partitions) => {
+            (StatusCode::OK, format!("ready: {partitions} {} leased\n", partition_s(partitions)))
+        }
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
     }
 }

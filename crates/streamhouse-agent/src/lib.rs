@@ -7,7 +7,8 @@
 //! - `grpc` takes requests in, as far as there is room for them, and checks batches;
 //! - `flush` collects batches, stores and commits segments, one task for all partitions;
 //! - `lease` takes and renews leases, one task;
-//! - `http` serves `/health` and `/ready`.
+//! - `http` serves `/health` and `/ready`;
+//! - `connections` bounds who may connect to both servers.
 //!
 //! ```no_run
 //! use clap::Parser;
@@ -24,6 +25,7 @@
 mod agent;
 mod append;
 mod config;
+mod connections;
 mod error;
 mod flush;
 mod grpc;

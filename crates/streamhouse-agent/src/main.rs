@@ -1,6 +1,7 @@
 //! `streamhouse-agent`: runs one agent until SIGTERM or SIGINT.
 
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{error::Error, io, process::ExitCode, time::Duration};
 use streamhouse_agent::{Agent, Config, Flags};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,12 +17,22 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let is_terminal = io::IsTerminal::is_terminal(&io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_terminal).init();
+    allow_many_files();
     match start(flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Raises the number of files that may be open to the most that is allowed: a connection takes one.
+fn allow_many_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // When it is refused, the agent works within the limit that it has.
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "the limit of open files could not be raised");
     }
 }
 

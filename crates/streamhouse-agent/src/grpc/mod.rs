@@ -1,16 +1,19 @@
-//! The gRPC server: connections, admission of requests, the service.
+//! The gRPC server: admission of requests, the service.
 
 mod admission;
-mod connections;
+mod arriving;
+mod caller;
 mod service;
 
 pub(crate) use admission::Admission;
-pub(crate) use connections::Connections;
 pub(crate) use service::Service;
 
+use crate::connections::{Incoming, Rules};
 use admission::Admitting;
-use std::{future::Future, time::Duration};
+use futures::stream;
+use std::{convert::Infallible as Never, future::Future, time::Duration};
 use streamhouse_core::limits::MESSAGE_BYTES_MAX;
+use streamhouse_hooks::{GaugeId, Instance};
 use streamhouse_proto::v1::agent_server::AgentServer;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
@@ -34,8 +37,17 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// sends does not keep others out.
 pub(crate) const REQUEST_TERMS: u32 = 3;
 
+/// HTTP/2's preface and the head of the SETTINGS frame that follows it: what any client begins with (RFC 9113, 3.4).
+const GREETING_BYTES: usize = 24 + 9;
+/// How long a client may take to send that.
+const GREETING_TIME: Duration = Duration::from_secs(5);
+/// How long nothing of a request may arrive that was let in, and takes room from others.
+const BODY_SILENCE_MAX: Duration = Duration::from_secs(5);
+
 /// What requests may use.
 pub(crate) struct Limits {
+    /// Open connections.
+    pub(crate) connections_max: u16,
     /// Bytes of requests received and not yet answered.
     pub(crate) unflushed_bytes_max: u32,
     /// A request's time, from its first byte to its answer.
@@ -45,11 +57,21 @@ pub(crate) struct Limits {
 /// Serves until `stop`, then until every request under way is answered.
 pub(crate) async fn serve(
     listener: TcpListener,
-    connections: Connections,
+    instance: Instance,
     service: Service,
     limits: Limits,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
+    let rules = Rules {
+        server: "gRPC",
+        connections_max: limits.connections_max.into(),
+        greeting_bytes: GREETING_BYTES,
+        greeting_time: GREETING_TIME,
+    };
+    let gauge = instance.gauge(GaugeId::AgentActiveConnections, "", None);
+    let incoming = stream::unfold(Incoming::new(listener, rules, Some(gauge)), async |mut incoming| {
+        Some((Ok::<_, Never>(incoming.next().await), incoming))
+    });
     let service = AgentServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
     Server::builder()
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -60,8 +82,8 @@ pub(crate) async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .timeout(limits.request_time)
         .serve_with_incoming_shutdown(
-            Admitting::new(service, limits.unflushed_bytes_max),
-            connections.accept(listener),
+            Admitting::new(service, limits.unflushed_bytes_max, BODY_SILENCE_MAX),
+            incoming,
             stop,
         )
         .await

@@ -45,7 +45,7 @@ impl Agent for Service {
         let bytes = batches.iter().map(|batch| batch.batch.len()).sum();
         let mut admission = admission.and_then(Arc::into_inner);
         if let Some(admission) = &mut admission {
-            admission.shrink(batches.len(), bytes);
+            admission.shrink(batches.len());
         }
         let admission = Arc::new(admission);
         let mut outcomes = Vec::with_capacity(batches.len());

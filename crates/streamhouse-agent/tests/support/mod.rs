@@ -5,6 +5,7 @@
 
 pub(crate) mod faults;
 pub(crate) mod process;
+pub(crate) mod raw;
 
 use bytes::Bytes;
 use clap::Parser;
