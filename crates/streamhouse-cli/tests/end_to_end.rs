@@ -249,7 +249,12 @@ fn what_cannot_be_read_is_said_once_and_the_other_partitions_are_read() {
     for (partition, line) in [("0", "junk"), ("0", "behind"), ("1", "torn"), ("2", "fine")] {
         let file = running.log.path("lines");
         std::fs::write(&file, format!("{line} one\n{line} two\n")).unwrap();
-        running.produce(&["orders", "--file", file.to_str().unwrap(), "--partition", partition]);
+        // Both lines in one batch, however slow the machine.
+        let together = ["--batch-records", "2", "--linger", "30s"];
+        running.produce(
+            &[&["orders", "--file", file.to_str().unwrap(), "--partition", partition], &together[..]]
+                .concat(),
+        );
     }
     change_batch(&running, b"junk one", malform);
     change_batch(&running, b"torn one", |batch| batch[70] ^= 1);
