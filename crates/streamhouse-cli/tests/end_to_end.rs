@@ -250,7 +250,7 @@ fn what_cannot_be_read_is_said_once_and_the_other_partitions_are_read() {
         let file = running.log.path("lines");
         std::fs::write(&file, format!("{line} one\n{line} two\n")).unwrap();
         // Both lines in one batch, however slow the machine.
-        let together = ["--batch-records", "2", "--linger", "30s"];
+        let together = ["--batch-records", "2", "--linger", "10s"];
         running.produce(
             &[&["orders", "--file", file.to_str().unwrap(), "--partition", partition], &together[..]]
                 .concat(),
