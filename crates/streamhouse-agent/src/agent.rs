@@ -6,7 +6,8 @@ use crate::flush::{Command, Flusher, Tools};
 use crate::grpc::{self, Service};
 use crate::http;
 use crate::lease::{LeaseKeeper, Parts};
-use crate::readiness::{Readiness, Reason};
+use crate::readiness::Readiness;
+use crate::trial::{self, Trials};
 use futures::future::{FutureExt, select_all};
 use object_store::ObjectStore;
 use std::{convert::Infallible as Never, future::Future, net::SocketAddr, sync::Arc, time::Duration};
@@ -15,7 +16,7 @@ use streamhouse_hooks::{Instance, Role};
 use streamhouse_metadata::{AgentLock, Leases, MetadataStore, SqliteMetadataStore};
 use streamhouse_storage::{SegmentStore, create_local};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -41,6 +42,7 @@ pub struct Agent {
     flush_task: Task,
     lease_task: Task,
     http_task: Task,
+    _trial_task: Task,
     _lock: Option<AgentLock>,
 }
 
@@ -50,8 +52,8 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// When another agent runs on the metadata store, a store cannot be opened, or an address cannot be listened on. The
-    /// message says what to do.
+    /// When another agent runs on the metadata store, a store cannot be opened or written, or an address cannot be listened
+    /// on. The message says what to do.
     pub async fn start(config: Config) -> Result<Agent, StartError> {
         let listeners = Listeners::bind(&config).await?;
         let metadata = Arc::new(SqliteMetadataStore::new(&config.metadata_path).await?);
@@ -84,16 +86,19 @@ impl Agent {
         lock: Option<AgentLock>,
     ) -> Result<Agent, StartError> {
         let instance = Instance::new(Role::Agent, config.agent_id.as_str(), "");
+        let segments = SegmentStore::new(objects, &instance);
+        check_writable(&segments, config.lease_term).await?;
         let (flusher, commands) = mpsc::channel(COMMANDS_MAX);
         let (lease_events, events) = mpsc::unbounded_channel();
-        let (readiness, ready) = watch::channel(Readiness::Idle(Reason::Starting));
+        let readiness = Readiness::new();
         let wanted = Arc::new(Notify::new());
         let tools = Tools {
             agent: config.agent_id.clone(),
             lease_term: config.lease_term,
             metadata: Arc::clone(&metadata),
-            segments: SegmentStore::new(objects, &instance),
+            segments: segments.clone(),
             instance: instance.clone(),
+            readiness: readiness.clone(),
         };
         let flush_task = spawn(Flusher::new(tools, commands, lease_events).run().map(Ok::<_, Never>));
         let parts = Parts {
@@ -106,12 +111,20 @@ impl Agent {
             flusher: flusher.clone(),
             events,
             wanted: Arc::clone(&wanted),
-            readiness,
+            readiness: readiness.clone(),
         };
         let mut keeper = LeaseKeeper::new(parts, &instance);
         keeper.start().await?;
         let [stop_grpc, stop_leases, stop_http] = [(); 3].map(|()| CancellationToken::new());
         let lease_task = spawn(keeper.run(stop_leases.clone()).map(Ok::<_, Never>));
+        let trials = Trials {
+            agent: config.agent_id.clone(),
+            metadata: Arc::clone(&metadata),
+            segments,
+            readiness: readiness.clone(),
+            interval: config.heartbeat_interval,
+        };
+        let trial_task = spawn(trials.run());
         let scope = instance.scope("", None);
         let service = Service { agent: config.agent_id, metadata, flusher: flusher.clone(), wanted, scope };
         let limits = grpc::Limits {
@@ -121,7 +134,7 @@ impl Agent {
         };
         let stop = stop_grpc.clone().cancelled_owned();
         let grpc_task = spawn(grpc::serve(listeners.grpc, instance, service, limits, stop));
-        let http_task = spawn(http::serve(listeners.http, ready, stop_http.clone().cancelled_owned()));
+        let http_task = spawn(http::serve(listeners.http, readiness, stop_http.clone().cancelled_owned()));
         Ok(Agent {
             grpc_address: listeners.grpc_address,
             http_address: listeners.http_address,
@@ -134,6 +147,7 @@ impl Agent {
             flush_task,
             lease_task,
             http_task,
+            _trial_task: trial_task,
             _lock: lock,
         })
     }
@@ -183,6 +197,14 @@ impl Agent {
         let _ = self.lease_task.await;
         self.stop_http.cancel();
         let _ = timeout(limit, self.http_task).await;
+    }
+}
+
+/// What no flush could be stored in is found now, not with the first records.
+async fn check_writable(segments: &SegmentStore, limit: Duration) -> Result<(), StartError> {
+    match timeout(limit, trial::store_and_remove(segments)).await {
+        Ok(stored) => stored.map_err(StartError::NotWritable),
+        Err(_) => Err(StartError::StoreTimeout(limit)),
     }
 }
 

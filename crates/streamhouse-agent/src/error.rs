@@ -123,4 +123,13 @@ pub enum StartError {
     /// The object store cannot be used.
     #[error("{0}")]
     Storage(#[from] StorageError),
+    /// The object store cannot be written.
+    #[error("no record could be stored; an object to try it with could not be stored and removed: {0}")]
+    NotWritable(#[source] StorageError),
+    /// The object store does not answer.
+    #[error(
+        "no record could be stored; an object to try it with was not stored and removed within {} (one lease term): look at the object store's disk or service",
+        AsTyped(*.0)
+    )]
+    StoreTimeout(Duration),
 }

@@ -5,7 +5,6 @@ use crate::readiness::Readiness;
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 use std::{future::Future, io, time::Duration};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Open connections: a few who watch the agent.
@@ -16,7 +15,7 @@ const CONNECTION_TIME: Duration = Duration::from_secs(10);
 /// Serves until `stop`.
 pub(crate) async fn serve(
     listener: TcpListener,
-    readiness: watch::Receiver<Readiness>,
+    readiness: Readiness,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let routes = Router::new()
@@ -36,8 +35,8 @@ fn partition_s(count: usize) -> &'static str {
     if count == 1 { "partition" } else { "partitions" }
 }
 
-async fn ready(State(readiness): State<watch::Receiver<Readiness>>) -> (StatusCode, String) {
-    match readiness.borrow().check(Instant::now()) {
+async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
+    match readiness.check(Instant::now()) {
         Ok(partitions) => {
             (StatusCode::OK, format!("ready: {partitions} {} leased\n", partition_s(partitions)))
         }

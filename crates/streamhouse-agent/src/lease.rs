@@ -1,13 +1,13 @@
 //! Leases: takes them, renews them, gives them back, and says that the agent lives.
 
 use crate::flush::{Command, LeaseEvent};
-use crate::readiness::{Readiness, Reason};
+use crate::readiness::{Leases, Readiness, Reason};
 use std::collections::{HashMap, HashSet};
 use std::{future::Future, sync::Arc, time::Duration};
 use streamhouse_core::{AgentId, AsTyped, ErrorKind, TopicPartition};
 use streamhouse_hooks::{Gauge, GaugeId, Instance};
 use streamhouse_metadata::{MetadataError, MetadataStore};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +28,7 @@ pub(crate) struct Parts {
     pub(crate) flusher: mpsc::Sender<Command>,
     pub(crate) events: mpsc::UnboundedReceiver<LeaseEvent>,
     pub(crate) wanted: Arc<Notify>,
-    pub(crate) readiness: watch::Sender<Readiness>,
+    pub(crate) readiness: Readiness,
 }
 
 /// The task that owns the agent's leases.
@@ -43,6 +43,20 @@ pub(crate) struct LeaseKeeper {
     /// The metadata store's last error was told.
     failing: bool,
     gauges: Gauges,
+}
+
+/// Why something that is due could not be done.
+struct Problem {
+    message: String,
+    /// It does not pass by itself, so that commits would meet it too.
+    lasts: bool,
+}
+
+impl From<MetadataError> for Problem {
+    fn from(error: MetadataError) -> Problem {
+        let lasts = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Corrupt);
+        Problem { message: error.to_string(), lasts }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -125,15 +139,17 @@ impl LeaseKeeper {
         let problem = steps.into_iter().find_map(Result::err);
         self.expire().await;
         match &problem {
-            Some(problem) if !self.failing => tracing::warn!(problem, "leases cannot be kept"),
+            Some(problem) if !self.failing => {
+                tracing::warn!(problem = problem.message, "leases cannot be kept")
+            }
             None if self.failing => tracing::info!("leases are kept again"),
             Some(_) | None => {}
         }
         self.failing = problem.is_some();
-        self.publish(problem.map_or(Reason::NothingToLease, Reason::Metadata));
+        self.publish(self.leases(problem));
     }
 
-    async fn heartbeat(&mut self) -> Result<(), String> {
+    async fn heartbeat(&mut self) -> Result<(), Problem> {
         if Instant::now() < self.next_heartbeat {
             return Ok(());
         }
@@ -151,7 +167,7 @@ impl LeaseKeeper {
         Ok(())
     }
 
-    async fn renew(&mut self) -> Result<(), String> {
+    async fn renew(&mut self) -> Result<(), Problem> {
         let now = Instant::now();
         if now < self.next_renewal || self.held.is_empty() {
             return Ok(());
@@ -171,7 +187,7 @@ impl LeaseKeeper {
         Ok(())
     }
 
-    async fn acquire(&mut self) -> Result<(), String> {
+    async fn acquire(&mut self) -> Result<(), Problem> {
         let Parts { agent, metadata, .. } = &self.parts;
         if self.must_release {
             self.bounded(metadata.release_leases(agent)).await?;
@@ -216,36 +232,50 @@ impl LeaseKeeper {
         }
     }
 
-    async fn bounded<T>(&self, call: impl Future<Output = Result<T, MetadataError>>) -> Result<T, String> {
+    async fn bounded<T>(&self, call: impl Future<Output = Result<T, MetadataError>>) -> Result<T, Problem> {
         let limit = self.parts.lease_term / RENEWALS_PER_TERM;
         match timeout(limit, call).await {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("the metadata store did not answer within {}", AsTyped(limit))),
+            Ok(result) => result.map_err(Problem::from),
+            Err(_) => {
+                let message = format!("the metadata store did not answer within {}", AsTyped(limit));
+                Err(Problem { message, lasts: false })
+            }
         }
     }
 
-    fn publish(&self, if_none: Reason) {
+    /// How the agent stands when this is the last sweep's problem. Leases of use are those that records can be committed
+    /// under.
+    fn leases(&self, problem: Option<Problem>) -> Leases {
         let until = self.held.values().map(|held| held.until).max();
-        let partitions = self.held.len();
-        let readiness =
-            until.map_or(Readiness::Idle(if_none), |until| Readiness::Leasing { partitions, until });
-        self.gauges.partitions.set_now(partitions as u64);
+        match (until, problem) {
+            (None, None) => Leases::None(Reason::NothingToLease),
+            (None, Some(problem)) => Leases::None(Reason::Metadata(problem.message)),
+            (Some(_), Some(problem)) if problem.lasts => Leases::None(Reason::Metadata(problem.message)),
+            (Some(until), _) => Leases::Held { partitions: self.held.len(), until },
+        }
+    }
+
+    fn publish(&self, leases: Leases) {
+        self.parts.readiness.leases(leases);
+        self.gauges.partitions.set_now(self.held.len() as u64);
         self.gauges.renewals.set_now(self.renewals);
-        self.gauges.ready.set_now(readiness.check(Instant::now()).is_ok().into());
-        self.parts.readiness.send_replace(readiness);
+        self.gauges.ready.set_now(self.parts.readiness.check(Instant::now()).is_ok().into());
     }
 
     /// Gives the leases back and forgets the agent, so that another takes over at once.
     async fn release(mut self) {
         self.held.clear();
-        self.publish(Reason::ShuttingDown);
+        self.publish(Leases::None(Reason::ShuttingDown));
         let Parts { agent, metadata, .. } = &self.parts;
         let release = async {
             metadata.release_leases(agent).await?;
             metadata.deregister_agent(agent).await
         };
-        if let Err(problem) = self.bounded(release).await {
-            tracing::warn!(problem, "the leases could not be given back; they expire within a lease term");
+        if let Err(Problem { message, .. }) = self.bounded(release).await {
+            tracing::warn!(
+                problem = message,
+                "the leases could not be given back; they expire within a lease term"
+            );
         }
     }
 }

@@ -7,7 +7,8 @@
 //! - `grpc` takes requests in, as far as there is room for them, and checks batches;
 //! - `flush` collects batches, stores and commits segments, one task for all partitions;
 //! - `lease` takes and renews leases, one task;
-//! - `http` serves `/health` and `/ready`;
+//! - `http` serves `/health` and `/ready`, which is what the two tasks above say in `readiness`;
+//! - `trial` finds out whether stores that failed can be written again;
 //! - `connections` bounds who may connect to both servers.
 //!
 //! ```no_run
@@ -32,6 +33,7 @@ mod grpc;
 mod http;
 mod lease;
 mod readiness;
+mod trial;
 
 pub use agent::Agent;
 pub use config::{Config, ConfigError, Flags};

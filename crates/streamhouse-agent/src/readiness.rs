@@ -1,24 +1,43 @@
 //! Whether the agent takes records: what `/ready` says.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
+
+/// What is known of it. Clones share it: the lease keeper and the flusher say how they stand, whoever asks hears both.
+#[derive(Clone, Debug)]
+pub(crate) struct Readiness(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    leases: Leases,
+    outage: Option<Outage>,
+}
+
+/// The last flush, or the last trial after it, failed.
+#[derive(Debug)]
+struct Outage {
+    error: String,
+    since: Instant,
+}
 
 /// What the lease keeper last knew.
 #[derive(Clone, Debug)]
-pub(crate) enum Readiness {
+pub(crate) enum Leases {
     /// It holds leases until then at least, unless they are renewed.
-    Leasing { partitions: usize, until: Instant },
-    /// It holds none.
-    Idle(Reason),
+    Held { partitions: usize, until: Instant },
+    /// It holds none, or none that is of use.
+    None(Reason),
 }
 
-/// Why an agent holds no lease, and what to do.
+/// Why an agent takes no records, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     Starting,
     NothingToLease,
     Metadata(String),
     Expired,
+    Flush(String),
     ShuttingDown,
 }
 
@@ -29,27 +48,64 @@ impl fmt::Display for Reason {
             Reason::NothingToLease => f.write_str(
                 "no partition is leased: there is none yet, or other agents lease them all; create a topic with `streamhouse topic create`",
             ),
-            Reason::Metadata(error) => write!(f, "no partition is leased: {error}"),
+            Reason::Metadata(error) => write!(f, "leases cannot be kept: {error}"),
             Reason::Expired => {
                 f.write_str("the leases have expired: the metadata store did not renew them in time; look at its disk and load")
             }
+            Reason::Flush(error) => write!(f, "the last flush failed: {error}"),
             Reason::ShuttingDown => f.write_str("the agent shuts down"),
         }
     }
 }
 
 impl Readiness {
+    /// That of an agent that starts.
+    pub(crate) fn new() -> Readiness {
+        let state = State { leases: Leases::None(Reason::Starting), outage: None };
+        Readiness(Arc::new(Mutex::new(state)))
+    }
+
+    pub(crate) fn leases(&self, leases: Leases) {
+        self.state().leases = leases;
+    }
+
+    /// Records cannot be stored or committed.
+    pub(crate) fn failed(&self, error: &impl ToString) {
+        self.state().outage = Some(Outage { error: error.to_string(), since: Instant::now() });
+    }
+
+    /// Records are stored and committed.
+    pub(crate) fn succeeded(&self) {
+        self.state().outage = None;
+    }
+
+    /// When it was last found that records cannot be stored or committed, if that is how it stands.
+    pub(crate) fn outage(&self) -> Option<Instant> {
+        self.state().outage.as_ref().map(|outage| outage.since)
+    }
+
+    /// They can be again, as far as is known: unless it was found since `outage` that they cannot.
+    pub(crate) fn recovered(&self, outage: Instant) {
+        self.state().outage.take_if(|newest| newest.since <= outage);
+    }
+
     /// How many partitions can be written now.
     ///
     /// # Errors
     ///
     /// Why none can.
     pub(crate) fn check(&self, now: Instant) -> Result<usize, Reason> {
-        match self {
-            Readiness::Leasing { partitions, until } if now < *until => Ok(*partitions),
-            Readiness::Leasing { .. } => Err(Reason::Expired),
-            Readiness::Idle(reason) => Err(reason.clone()),
+        let state = self.state();
+        match (&state.leases, &state.outage) {
+            (Leases::None(reason), _) => Err(reason.clone()),
+            (Leases::Held { until, .. }, _) if *until <= now => Err(Reason::Expired),
+            (Leases::Held { .. }, Some(outage)) => Err(Reason::Flush(outage.error.clone())),
+            (Leases::Held { partitions, .. }, None) => Ok(*partitions),
         }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -60,10 +116,27 @@ mod tests {
 
     #[test]
     fn a_lease_counts_until_it_expires() {
-        let now = Instant::now();
-        let readiness = Readiness::Leasing { partitions: 3, until: now + Duration::from_secs(1) };
+        let (readiness, now) = (Readiness::new(), Instant::now());
+        assert_eq!(readiness.check(now), Err(Reason::Starting));
+        readiness.leases(Leases::Held { partitions: 3, until: now + Duration::from_secs(1) });
         assert_eq!(readiness.check(now), Ok(3));
         assert_eq!(readiness.check(now + Duration::from_secs(1)), Err(Reason::Expired));
-        assert_eq!(Readiness::Idle(Reason::Starting).check(now), Err(Reason::Starting));
+    }
+
+    #[test]
+    fn a_failure_counts_until_a_success_that_came_after_it() {
+        let (readiness, now) = (Readiness::new(), Instant::now());
+        readiness.leases(Leases::Held { partitions: 3, until: now + Duration::from_secs(60) });
+        let failed = |error: &str| Err(Reason::Flush(error.to_owned()));
+        readiness.failed(&"full");
+        let first = readiness.outage().unwrap();
+        readiness.failed(&"full again");
+        readiness.recovered(first - Duration::from_nanos(1));
+        assert_eq!(readiness.check(now), failed("full again"));
+        readiness.recovered(readiness.outage().unwrap());
+        assert_eq!(readiness.check(now), Ok(3));
+        readiness.failed(&"full");
+        readiness.succeeded();
+        assert_eq!((readiness.outage(), readiness.check(now)), (None, Ok(3)));
     }
 }

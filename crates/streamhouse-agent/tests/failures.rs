@@ -3,9 +3,10 @@
 mod support;
 
 use std::sync::{Arc, Mutex};
+use streamhouse_agent::Agent;
 use streamhouse_core::ErrorKind;
 use support::faults::{CommitFault, PutFault};
-use support::{Client, Log, batch, kind, stamped, until};
+use support::{Client, Log, batch, get, kind, stamped, until};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 /// For tests that wait for a lease term: long enough that a busy machine renews in time.
@@ -173,4 +174,83 @@ async fn an_outage_is_logged_when_it_begins_and_when_it_ends() {
     let heard = levels.0.lock().unwrap().clone();
     let count = |level| heard.iter().filter(|heard| **heard == level).count();
     assert_eq!((count(tracing::Level::WARN), count(tracing::Level::INFO)), (1, 1), "{heard:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_cannot_write_is_not_ready_until_it_can() {
+    let log = Log::new(1).await;
+    let (agent, faults) = log.faulty_agent(&["--heartbeat-interval", "100ms"]).await;
+    let client = Client::connect(agent.grpc_address()).await;
+    let ready = async || get(agent.http_address(), "/ready").await;
+    assert_eq!(ready().await, (200, "ready: 1 partition leased\n".into()));
+
+    // Nobody sends anything more: the agent finds out by itself that it still cannot write, then that it can.
+    faults.puts([PutFault::Full; 4]);
+    assert_eq!(kind(&client.one(batch(0, &["x"], None)).await), Some(ErrorKind::Unavailable));
+    let (status, body) = ready().await;
+    assert_eq!(status, 503);
+    assert!(body.contains("the last flush failed: ") && body.contains("no space is left"), "{body}");
+    until("readiness", async || ready().await.0 == 200).await;
+    assert!(faults.puts.lock().unwrap().is_empty(), "not before a trial succeeds");
+    let segments = log.objects_path().join("segments");
+    assert_eq!(std::fs::read_dir(segments).unwrap().count(), 0, "a trial leaves nothing behind");
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_that_succeeds_makes_an_agent_ready_again() {
+    let log = Log::new(1).await;
+    // No trial comes before the test is over.
+    let (agent, faults) = log.faulty_agent(&["--lease-term", "300s", "--heartbeat-interval", "100s"]).await;
+    let client = Client::connect(agent.grpc_address()).await;
+    faults.commits([CommitFault::Refused]);
+    assert_eq!(kind(&client.one(batch(0, &["x"], None)).await), Some(ErrorKind::Unavailable));
+    assert_eq!(get(agent.http_address(), "/ready").await.0, 503);
+    assert_eq!(client.stored(batch(0, &["y"], None)).await, 0);
+    assert_eq!(get(agent.http_address(), "/ready").await.0, 200);
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_on_an_object_store_that_cannot_be_written_does_not_start() {
+    let log = Log::new(1).await;
+    let start = async |fault| {
+        let faults = Arc::new(support::faults::Faults::default());
+        faults.puts([fault]);
+        let objects = streamhouse_storage::create_local(&log.objects_path()).unwrap();
+        let objects = support::faults::FaultyObjects::new(objects, faults);
+        let config = log.config(&SHORT_LEASES);
+        let started = Agent::start_with(config, log.metadata.clone(), Arc::new(objects));
+        started.await.err().expect("it cannot be written").to_string()
+    };
+    let message = start(PutFault::Full).await;
+    assert!(message.contains("no record could be stored") && message.contains("free some"), "{message}");
+    let message = start(PutFault::Hangs).await;
+    assert!(message.contains("within 2s (one lease term)"), "{message}");
+    assert!(streamhouse_metadata::Agents::agents(&*log.metadata).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_acknowledged_when_the_metadata_file_is_gone() {
+    let log = Log::new(1).await;
+    let agent = Agent::start(log.config(&["--heartbeat-interval", "100ms"])).await.unwrap();
+    let client = Client::connect(agent.grpc_address()).await;
+    assert_eq!(client.stored(stamped(0, 9, 0, "before")).await, 0);
+    let moved = log.dir.path().join("moved.db");
+    std::fs::rename(log.metadata_path(), &moved).unwrap();
+    let result = client.one(stamped(0, 9, 1, "not lost")).await;
+    assert_eq!(kind(&result), Some(ErrorKind::Unavailable));
+    assert!(result.message.contains("restore the file"), "{}", result.message);
+    until("the agent to say so", async || {
+        let (status, body) = get(agent.http_address(), "/ready").await;
+        status == 503 && body.contains("restore the file")
+    })
+    .await;
+    drop(agent);
+    std::fs::rename(&moved, log.metadata_path()).unwrap();
+    let agent = log.agent().await;
+    let client = Client::connect(agent.grpc_address()).await;
+    assert_eq!(client.stored(stamped(0, 9, 1, "not lost")).await, 1);
+    assert_eq!(log.values(0).await, ["before", "not lost"]);
+    agent.shutdown().await;
 }

@@ -24,10 +24,12 @@ mod steps;
 mod window;
 mod writer;
 
+pub(crate) use steps::new_segment_id;
 pub(crate) use window::SequenceError;
 
 use crate::append::Append;
 use crate::error::WriteError;
+use crate::readiness::Readiness;
 use commit::Commit;
 use early::EarlyBatches;
 use flight::{Flight, FlightRange};
@@ -73,6 +75,7 @@ pub(crate) struct Tools {
     pub(crate) metadata: Arc<dyn MetadataStore>,
     pub(crate) segments: SegmentStore,
     pub(crate) instance: Instance,
+    pub(crate) readiness: Readiness,
 }
 
 /// The task.

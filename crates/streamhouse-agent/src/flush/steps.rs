@@ -136,6 +136,7 @@ impl Flusher {
     /// Says that a flush failed: aloud for the first of a row, since a full disk fails many a second.
     fn tell_failure(&mut self, flight: &Flight, error: &WriteError) {
         let segment = &flight.segment;
+        self.tools.readiness.failed(error);
         if std::mem::replace(&mut self.failing, true) {
             tracing::debug!(%segment, %error, "a flush failed");
         } else {
@@ -144,6 +145,7 @@ impl Flusher {
     }
 
     fn settle(&mut self, flight: Flight, outcomes: &[RangeOutcome]) {
+        self.tools.readiness.succeeded();
         if std::mem::take(&mut self.failing) {
             tracing::info!("flushes succeed again");
         }
@@ -178,6 +180,7 @@ impl Flusher {
     fn abandon(&mut self, flight: Flight) {
         let error = WriteError::Abandoned(self.tools.lease_term);
         tracing::error!(segment = %flight.segment, %error, "a flush was given up; taking every lease anew");
+        self.tools.readiness.failed(&error);
         flight.ranges.into_iter().for_each(|range| range.batches.fail(&error));
         let partitions: Vec<_> = self.writers.keys().cloned().collect();
         self.close(partitions, |_| error.clone());
@@ -208,7 +211,8 @@ fn status(commit: &Commit) -> u8 {
     }
 }
 
-fn new_segment_id() -> SegmentId {
+/// An id that no segment has: 128 random bits.
+pub(crate) fn new_segment_id() -> SegmentId {
     let mut bytes = [0; 16];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .expect("16 bytes from the kernel's generator: it neither fails nor gives fewer, once it is seeded");

@@ -37,7 +37,7 @@ pub(crate) enum SequenceError {
     )]
     Old { sequence: i32, expected: i32 },
     #[error(
-        "the batch with sequence {sequence} was sent before with {before} records, now with {records}; a retry must be the very batch"
+        "the batch with sequence {sequence} was sent before with another number of records ({before}, now {records}); a retry must be the very batch"
     )]
     Changed { sequence: i32, before: u32, records: u32 },
     #[error(
