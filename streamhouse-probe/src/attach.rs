@@ -4,6 +4,7 @@ mod error;
 mod features;
 mod maps;
 mod object;
+mod said;
 mod sys;
 
 pub use error::{AttachError, LoadError, ObjectError};

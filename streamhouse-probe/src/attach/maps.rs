@@ -5,13 +5,13 @@ use std::fmt;
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, Pod};
 use aya_log::EbpfLogger;
-use log::Log;
 use streamhouse_abi::map::{
     COUNTERS, Counter, Key, PROCESSES, Process, SCOPES, SIZES, ScopeKey, ScopeLabels, Sizes, TARGETS, VALUES,
     Value,
 };
 
 use super::LoadError;
+use super::said::Named;
 
 /// Makes a type of the treaty one that aya copies in and out of the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +44,7 @@ pub struct Maps {
 }
 
 /// Writes what the program says to the process's logger.
-type Logger = EbpfLogger<&'static dyn Log>;
+type Logger = EbpfLogger<Named>;
 
 impl fmt::Debug for Maps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -13,6 +13,7 @@ use streamhouse_abi::map::PROGRAM;
 
 use super::error::{missing_capabilities, tail};
 use super::maps::Maps;
+use super::said::Named;
 use super::sys::{self, ProgramText, Records};
 use super::{Kernel, LoadError, Program};
 
@@ -24,7 +25,7 @@ pub(super) fn load(bytes: &[u8]) -> Result<Kernel, LoadError> {
     let btf = load_types(&mut object)?;
     let program = load_program(&object, &btf)?;
     // A program without the logging map says nothing; that is no reason to refuse it.
-    let log = EbpfLogger::init(&mut ebpf).ok();
+    let log = EbpfLogger::init_with_logger(&mut ebpf, Named).ok();
     Ok(Kernel { program: Program { fd: program }, maps: Maps::take(&mut ebpf, log)? })
 }
 
