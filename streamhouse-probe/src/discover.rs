@@ -1,69 +1,49 @@
 //! The processes that carry our hooks: a sweep of `/proc` at start and at intervals, and exits at once.
 //!
-//! A sweep asks of each process only what its executable is. The mappings of a process are read when it is new or has
-//! called exec, a few times, because libraries are mapped a moment after; of a process that carries our notes also
-//! until it has made its state page. A file is parsed once.
+//! A sweep asks of each process only what its executable is called. The mappings of a process are read when it is new
+//! or has called exec, a few times, because libraries are mapped a moment after; of a process that carries our notes
+//! also until it has made its state page; of every process now and then, for libraries and pages that come late. A file
+//! is parsed once.
+//!
+//! What a process has open or mapped may lie on a file system that answers late or never. Only the files of new
+//! processes, and those newly mapped, are touched at all; everything else is asked of `/proc` alone.
 
+mod binary;
 mod maps;
 mod process;
 #[cfg(test)]
 mod tests;
 
+pub use binary::{Binary, Problem};
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use streamhouse_abi::limits::PROCESSES_MAX;
 use tracing::{debug, warn};
 
 use crate::files::{FileId, open_regular};
 use crate::pages::{self, PageFile, Rejection, Sought};
 use crate::privileges;
-use crate::sites::{self, FoundSite};
+use crate::sites;
 use maps::{Mapped, MappedKind};
 use process::{Exit, Image, Stamp};
 
 /// Sweeps in which the mappings of a new process are read: with the default interval for its first two seconds.
 const SETTLING_SWEEPS: u32 = 4;
+/// Sweeps from one look at the mappings of a process that is not new to the next, 25 seconds with the default interval:
+/// each sweep looks at one in so many processes.
+const LATE_LOOK_SWEEPS: u32 = 50;
 /// The capabilities without which other users' processes are closed to the probe.
 const LOOKING_IN: [&str; 2] = ["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"];
 /// Most deleted files of one process that are told of.
 const DELETED_TOLD_MAX: usize = 4;
 /// Most files without sites that are remembered; then all are forgotten and parsed again.
 const FILES_MAX: usize = 65_536;
-
-/// A file that carries notes of ours, or that a process with a state page executes from.
-#[derive(Debug)]
-pub struct Binary {
-    /// Which file it is.
-    pub id: FileId,
-    /// A name it had, in the root of a process that maps it. For display: others may have another.
-    pub path: PathBuf,
-    /// The file, held open: as long as this lives no other file can take its identity.
-    pub file: Option<File>,
-    /// Tells whether it was overwritten since; `None` when it could not be opened.
-    stamp: Option<Stamp>,
-    /// Its notes.
-    pub sites: Vec<FoundSite>,
-    /// Why nothing of it can be attached.
-    pub problem: Option<Problem>,
-}
-
-/// Why nothing of a file can be attached, before anyone tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
-    /// A library whose name is gone cannot be opened.
-    #[error("the library was deleted or replaced after the process mapped it; restart the process")]
-    Deleted,
-    /// The process has hooks, and no file of it has notes.
-    #[error(
-        "the process has a state page, yet its executable has no notes: its build or packaging removed \
-         .note.stapsdt (llvm-strip needs --keep-section=.note.stapsdt)"
-    )]
-    NoNotes,
-}
 
 /// What a sweep found out.
 #[derive(Debug)]
@@ -106,17 +86,25 @@ pub struct Discovery {
     /// Files with, while anyone holds them.
     binaries: HashMap<FileId, Weak<Binary>>,
     told_unreadable: bool,
+    sweeps: u32,
+    /// Pages taken and not given back.
+    pages: usize,
 }
 
 /// What is known of one process.
 #[derive(Debug)]
 struct Known {
-    executable: FileId,
+    /// The name of its executable, which needs no look at the file.
+    name: PathBuf,
+    /// `None` until its first inspection.
+    executable: Option<FileId>,
     /// Another one after an exec of the same file.
     image: Option<Image>,
     /// Ends with the process; `None` when it had gone already.
     exit: Option<Exit>,
     inspections: u32,
+    /// A digest of its mappings at the last inspection; `None` when that has left something open.
+    mappings: Option<u64>,
     /// Mapped files that were examined.
     examined: BTreeSet<FileId>,
     binaries: Vec<Arc<Binary>>,
@@ -128,15 +116,19 @@ enum PageState {
     Wanted,
     Taken,
     Rejected,
+    /// There were too many others; looked for again later.
+    NoRoom,
 }
 
 impl Known {
-    fn new(executable: FileId, image: Option<Image>, exit: Option<Exit>) -> Known {
+    fn new(name: PathBuf, image: Option<Image>, exit: Option<Exit>) -> Known {
         Known {
-            executable,
+            name,
+            executable: None,
             image,
             exit,
             inspections: 0,
+            mappings: None,
             examined: BTreeSet::new(),
             binaries: Vec::new(),
             page: PageState::Wanted,
@@ -174,17 +166,20 @@ impl Discovery {
             plain: HashMap::new(),
             binaries: HashMap::new(),
             told_unreadable: false,
+            sweeps: 0,
+            pages: 0,
         }
     }
 
     /// Looks at every process once and says what has changed since the last sweep. Exits come first.
     pub fn sweep(&mut self) -> Vec<Change> {
+        self.sweeps = self.sweeps.wrapping_add(1);
         let mut present = BTreeMap::new();
         let mut unreadable = 0;
         for pid in process::pids(&self.proc) {
-            match process::executable(&self.directory(pid)) {
-                Ok(executable) => {
-                    present.insert(pid, executable);
+            match process::name_of_executable(&self.directory(pid)) {
+                Ok(name) => {
+                    present.insert(pid, name);
                 }
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => unreadable += 1,
                 // A kernel thread, or a process that is just ending.
@@ -193,8 +188,8 @@ impl Discovery {
         }
         self.tell_unreadable(unreadable);
         let mut changes = self.forget_gone(&present);
-        for (pid, executable) in present {
-            self.visit(pid, executable, &mut changes);
+        for (pid, name) in present {
+            self.visit(pid, name, &mut changes);
         }
         self.binaries.retain(|_, binary| binary.strong_count() > 0);
         changes
@@ -203,8 +198,8 @@ impl Discovery {
     /// The observed processes that have ended since the last sweep; asks of no other one.
     pub fn exits(&mut self) -> Vec<Change> {
         let ended = |known: &Known| known.observed() && known.exit.as_ref().is_some_and(Exit::happened);
-        let ended = self.processes.extract_if(|_, known| ended(known));
-        ended.map(|(pid, _)| Change::Exited { pid }).collect()
+        let ended: Vec<_> = self.processes.extract_if(|_, known| ended(known)).collect();
+        ended.into_iter().filter_map(|(pid, known)| self.part_with(pid, &known)).collect()
     }
 
     /// Waits until an observed process exits, at most `interval`.
@@ -235,29 +230,45 @@ impl Discovery {
         }
     }
 
-    fn forget_gone(&mut self, present: &BTreeMap<u32, FileId>) -> Vec<Change> {
+    fn forget_gone(&mut self, present: &BTreeMap<u32, PathBuf>) -> Vec<Change> {
         let gone = self.processes.extract_if(|pid, known| {
-            let exited = known.observed() && known.exit.as_ref().is_none_or(Exit::happened);
+            let Some(name) = present.get(pid) else { return true };
+            if !known.observed() {
+                return *name != known.name;
+            }
             let directory = self.proc.join(pid.to_string());
-            exited
-                || present.get(pid) != Some(&known.executable)
-                || known.observed() && known.image != Image::of(&directory)
+            if known.exit.as_ref().is_none_or(Exit::happened) || known.image != Image::of(&directory) {
+                return true;
+            }
+            // Another program, or the file has another name now.
+            let renamed = *name != known.name;
+            known.name.clone_from(name);
+            renamed && process::executable(&directory).ok() != known.executable
         });
-        gone.filter(|(_, known)| known.observed()).map(|(pid, _)| Change::Exited { pid }).collect()
+        let gone: Vec<_> = gone.collect();
+        gone.into_iter().filter_map(|(pid, known)| self.part_with(pid, &known)).collect()
     }
 
-    fn visit(&mut self, pid: u32, executable: FileId, changes: &mut Vec<Change>) {
+    /// A process of which nothing is known from now on; the change that tells of it, when someone was told of it.
+    fn part_with(&mut self, pid: u32, known: &Known) -> Option<Change> {
+        self.pages -= usize::from(known.page == PageState::Taken);
+        known.observed().then_some(Change::Exited { pid })
+    }
+
+    fn visit(&mut self, pid: u32, name: PathBuf, changes: &mut Vec<Change>) {
         // Taken out while it is looked at, so that the caches can be used beside it.
-        let known = self.processes.remove(&pid);
-        let mut known = known
-            .unwrap_or_else(|| Known::new(executable, Image::of(&self.directory(pid)), Exit::watch(pid)));
+        let mut known = match self.processes.remove(&pid) {
+            Some(known) => self.look_again(pid, known),
+            None => self.meet(pid, name),
+        };
         if known.wants_inspection() {
             let mut news = Vec::new();
             let told = known.observed();
             self.inspect(pid, &mut known, &mut news);
             if known.exit.as_ref().is_none_or(Exit::happened) {
                 // What was read may be another process's that got the same number.
-                changes.extend(told.then_some(Change::Exited { pid }));
+                let exited = self.part_with(pid, &known);
+                changes.extend(exited.filter(|_| told));
                 return;
             }
             changes.append(&mut news);
@@ -268,15 +279,42 @@ impl Discovery {
         self.processes.insert(pid, known);
     }
 
+    fn meet(&self, pid: u32, name: PathBuf) -> Known {
+        Known::new(name, Image::of(&self.directory(pid)), Exit::watch(pid))
+    }
+
+    /// When it is the process's turn and it maps other files than before, it is looked at like a new one.
+    fn look_again(&self, pid: u32, mut known: Known) -> Known {
+        let its_turn = pid % LATE_LOOK_SWEEPS == self.sweeps % LATE_LOOK_SWEEPS;
+        if known.wants_inspection() || !its_turn {
+            return known;
+        }
+        let Ok(mapped) = maps::read(&self.directory(pid)) else { return known };
+        if known.mappings == Some(digest(&mapped)) {
+            return known;
+        }
+        if !known.observed() {
+            return self.meet(pid, known.name);
+        }
+        known.inspections = 0;
+        if known.page == PageState::NoRoom {
+            known.page = PageState::Wanted;
+        }
+        known
+    }
+
     /// Reads the mappings of a process: files not seen in it before, and its page.
     fn inspect(&mut self, pid: u32, known: &mut Known, changes: &mut Vec<Change>) {
         known.inspections += 1;
         let directory = self.directory(pid);
         let mapped = maps::read(&directory).unwrap_or_default();
         let mut binaries = Vec::new();
-        if known.examined.insert(known.executable) {
-            let name = process::name_of_executable(&directory);
-            binaries.extend(self.examine(known.executable, &directory.join("exe"), &name));
+        if known.executable.is_none()
+            && let Ok(id) = process::executable(&directory)
+        {
+            known.executable = Some(id);
+            known.examined.insert(id);
+            binaries.extend(self.examine(id, &directory.join("exe"), &known.name));
         }
         let root = directory.join("root");
         for Mapped { id, kind } in &mapped {
@@ -291,8 +329,11 @@ impl Discovery {
             }
         }
         self.seek_page(pid, known, &mapped, changes);
+        let page_is_open = matches!(known.page, PageState::Wanted | PageState::NoRoom)
+            && mapped.iter().any(|mapped| mapped.kind == MappedKind::Page);
+        known.mappings = (!page_is_open).then(|| digest(&mapped));
         if known.page == PageState::Taken && known.inspections >= SETTLING_SWEEPS {
-            binaries.extend(self.explain_silence(&directory, known, &mapped));
+            binaries.extend(self.explain_silence(known, &mapped));
         }
         for binary in binaries {
             if known.binaries.iter().all(|other| other.id != binary.id) {
@@ -373,8 +414,14 @@ impl Discovery {
         let directory = self.directory(pid);
         for Mapped { id, .. } in mapped.iter().filter(|mapped| mapped.kind == MappedKind::Page) {
             match pages::open(&directory, *id, process::own_pid(&directory).unwrap_or(pid)) {
+                Sought::Page(_) if self.pages >= PROCESSES_MAX as usize => {
+                    known.page = PageState::NoRoom;
+                    changes.push(Change::PageRejected { pid, reason: Rejection::TooMuch });
+                    return;
+                }
                 Sought::Page(page) => {
                     known.page = PageState::Taken;
+                    self.pages += 1;
                     changes.push(Change::Page { pid, page });
                     return;
                 }
@@ -389,7 +436,7 @@ impl Discovery {
     }
 
     /// A process with a state page and without notes has hooks that nobody can attach to: that is an alarm.
-    fn explain_silence(&mut self, directory: &Path, known: &Known, mapped: &[Mapped]) -> Vec<Arc<Binary>> {
+    fn explain_silence(&mut self, known: &Known, mapped: &[Mapped]) -> Vec<Arc<Binary>> {
         if !known.binaries.is_empty() {
             return Vec::new();
         }
@@ -401,23 +448,16 @@ impl Discovery {
             })
             .take(DELETED_TOLD_MAX)
             .collect();
-        if refused.is_empty() {
-            let name = process::name_of_executable(directory);
-            refused.push(Binary::refused(known.executable, &name, Problem::NoNotes));
+        if let (true, Some(executable)) = (refused.is_empty(), known.executable) {
+            refused.push(Binary::refused(executable, &known.name, Problem::NoNotes));
         }
         refused.into_iter().map(|binary| self.held(binary.id).unwrap_or_else(|| self.hold(binary))).collect()
     }
 }
 
-impl Binary {
-    /// A file that is not open, for the tests of what follows.
-    #[cfg(test)]
-    pub(crate) fn with_sites(id: FileId, path: PathBuf, sites: Vec<FoundSite>) -> Binary {
-        Binary { id, path, file: None, stamp: None, sites, problem: None }
-    }
-
-    fn refused(id: FileId, name: &Path, problem: Problem) -> Binary {
-        let path = name.to_owned();
-        Binary { id, path, file: None, stamp: None, sites: Vec::new(), problem: Some(problem) }
-    }
+/// Tells whether a process maps the same files as before.
+fn digest(mapped: &[Mapped]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    mapped.hash(&mut hasher);
+    hasher.finish()
 }

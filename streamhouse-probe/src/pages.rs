@@ -100,11 +100,9 @@ struct Merged {
 }
 
 impl Pages {
-    /// Takes a process's page in. What does not fit into [`PROCESSES_MAX`] is rejected.
+    /// Takes a process's page in. Discovery tells of no more than [`PROCESSES_MAX`] at one time, and looks for the others
+    /// again later.
     pub fn add(&mut self, pid: u32, file: PageFile) {
-        if self.live.len() >= PROCESSES_MAX as usize {
-            return self.reject(Rejection::TooMuch, 1);
-        }
         self.kept_processes.remove(&file.process());
         self.live.insert(pid, LivePage { file, counters: HashMap::new() });
     }

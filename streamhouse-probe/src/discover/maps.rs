@@ -14,13 +14,13 @@ use crate::files::FileId;
 const MAPS_BYTES_MAX: u64 = 16 << 20;
 
 /// A file that a process maps.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Mapped {
     pub(super) id: FileId,
     pub(super) kind: MappedKind,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum MappedKind {
     /// An executable mapping of a file, by its name in the process's root.
     Code(PathBuf),

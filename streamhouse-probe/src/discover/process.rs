@@ -22,13 +22,14 @@ pub(super) fn executable(process: &Path) -> io::Result<FileId> {
     Ok(FileId::of(&rustix::fs::stat(process.join("exe"))?))
 }
 
-/// The name of the file a process executes, as it was before it was deleted.
-pub(super) fn name_of_executable(process: &Path) -> PathBuf {
-    let name = std::fs::read_link(process.join("exe")).unwrap_or_default();
-    match name.to_str().and_then(|name| name.strip_suffix(" (deleted)")) {
+/// The name of the file a process executes, as it was before it was deleted. The kernel gives it without a look at the
+/// file, so that a file system that does not answer is no matter.
+pub(super) fn name_of_executable(process: &Path) -> io::Result<PathBuf> {
+    let name = std::fs::read_link(process.join("exe"))?;
+    Ok(match name.to_str().and_then(|name| name.strip_suffix(" (deleted)")) {
         Some(name) => PathBuf::from(name),
         None => name,
-    }
+    })
 }
 
 /// The number that a process in a pid namespace of its own knows itself by.

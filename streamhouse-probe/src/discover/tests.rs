@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::sites::tests::{file_with_sites, plain_file};
+use std::fs::File;
 use std::os::unix::fs::symlink;
 use std::process::{Child, Command};
 
@@ -237,7 +238,10 @@ fn give_page(process: &Process, page: &File, extra: &str) {
         format!("3000-4000 rw-s 00000000 00:{minor:02x} {} /memfd:streamhouse (deleted)\n", stat.st_ino);
     std::fs::write(process.directory.join("maps"), line + extra).expect("written");
     let link = format!("/proc/{}/fd/{}", std::process::id(), page.as_raw_fd());
-    symlink(link, process.directory.join("fd/3")).expect("linked");
+    // As the kernel does it: the link is called by the file's name and leads to it all the same.
+    let named = process.directory.join("memfd:streamhouse (deleted)");
+    symlink(link, &named).expect("linked");
+    symlink(named, process.directory.join("fd/3")).expect("linked");
 }
 
 #[test]
@@ -252,6 +256,79 @@ fn a_page_is_taken_whenever_it_appears() {
     give_page(&process, &page, "");
     assert_eq!(world.sweep(), [format!("{} page a", process.pid())]);
     assert_eq!(world.sweep(), [""; 0]);
+}
+
+/// Sweeps until every process has had its turn to be looked at again.
+fn late_look(world: &mut World) -> Vec<String> {
+    (0..LATE_LOOK_SWEEPS).flat_map(|_| world.sweep()).collect()
+}
+
+#[test]
+fn a_library_mapped_late_is_found() {
+    let mut world = World::new();
+    let plain = world.file("plain", &plain_file());
+    let agent = world.file("agent", &file_with_sites());
+    let library = world.file("lib.so", &[&file_with_sites()[..], b" "].concat());
+    let processes = [world.process(&plain, ""), world.process(&agent, "")];
+    late_look(&mut world);
+    assert_eq!(late_look(&mut world), [""; 0], "nothing has changed");
+    for process in &processes {
+        std::fs::write(process.directory.join("maps"), mapping(&library, "")).expect("written");
+    }
+    let mut found = late_look(&mut world);
+    found.sort();
+    let mut expected = processes.each_ref().map(|process| format!("{} maps lib.so", process.pid()));
+    expected.sort();
+    assert_eq!(found, expected);
+    assert_eq!(late_look(&mut world), [""; 0], "told once");
+}
+
+#[test]
+fn a_page_made_late_by_a_process_without_notes_is_found() {
+    let mut world = World::new();
+    let stripped = world.file("stripped", &plain_file());
+    let process = world.process(&stripped, "");
+    late_look(&mut world);
+    let page = crate::pages::tests::sealed_page();
+    give_page(&process, &page, "");
+    let mut found = late_look(&mut world);
+    found.extend(late_look(&mut world));
+    let pid = process.pid();
+    assert_eq!(found, [format!("{pid} page a"), format!("{pid} maps stripped NoNotes")]);
+}
+
+#[test]
+fn a_page_past_the_limit_is_told_of_and_taken_later() {
+    let mut world = World::new();
+    let agent = world.file("agent", &file_with_sites());
+    let process = world.process(&agent, "");
+    let page = crate::pages::tests::sealed_page();
+    give_page(&process, &page, "");
+    world.discovery.pages = PROCESSES_MAX as usize;
+    let pid = process.pid();
+    assert_eq!(world.sweep(), [format!("{pid} page TooMuch"), format!("{pid} maps agent")]);
+    for _ in 0..SETTLING_SWEEPS {
+        assert_eq!(world.sweep(), [""; 0], "not asked again at once");
+    }
+    assert_eq!(late_look(&mut world), [format!("{pid} page TooMuch")], "still too many");
+    world.discovery.pages -= 1;
+    assert_eq!(late_look(&mut world), [format!("{pid} page a")]);
+    assert_eq!(world.discovery.pages, PROCESSES_MAX as usize);
+    drop(process);
+    assert_eq!(world.sweep(), [format!("{pid} exited")]);
+    assert_eq!(world.discovery.pages, PROCESSES_MAX as usize - 1);
+}
+
+#[test]
+fn a_known_process_is_followed_though_its_files_cannot_be_reached() {
+    let mut world = World::new();
+    let agent = world.file("agent", &file_with_sites());
+    let mut process = world.process(&agent, &mapping(&agent, ""));
+    assert_eq!(world.sweep(), [format!("{} maps agent", process.pid())]);
+    std::fs::remove_file(&agent).expect("it exists");
+    assert_eq!(late_look(&mut world), [""; 0]);
+    process.end();
+    assert_eq!(world.sweep(), [format!("{} exited", process.pid())]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::fs::SealFlags;
 use streamhouse_abi::Role;
 use streamhouse_abi::limits::AGENT_PAGE_BYTES;
-use streamhouse_abi::page::ARENA_OFFSET;
+use streamhouse_abi::page::{ARENA_OFFSET, MEMFD_NAME};
 
 use super::layout::{PageHead, Rejection, Slots, parse_head, parse_slots};
 use crate::files::{FileId, open_regular};
@@ -59,9 +59,17 @@ pub fn open(process: &Path, id: FileId, own_pid: u32) -> Sought {
 fn find_descriptor(process: &Path, id: FileId) -> Option<std::path::PathBuf> {
     let entries = std::fs::read_dir(process.join("fd")).ok()?;
     entries.take(FILES_MAX).filter_map(Result::ok).map(|entry| entry.path()).find(|path| {
-        // Following the link asks what the file is; it opens nothing.
-        rustix::fs::stat(path).is_ok_and(|stat| FileId::of(&stat) == id)
+        // The name first, which is asked of no file system: one that does not answer would keep us. Following the link
+        // asks what the file is; it opens nothing.
+        is_named_as_page(path) && rustix::fs::stat(path).is_ok_and(|stat| FileId::of(&stat) == id)
     })
+}
+
+/// Whether this open file is a memfd called as pages are.
+fn is_named_as_page(path: &Path) -> bool {
+    let link = std::fs::read_link(path).unwrap_or_default();
+    let name = link.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.strip_prefix("memfd:").and_then(|name| name.strip_suffix(" (deleted)")) == Some(MEMFD_NAME)
 }
 
 /// Believes a file to be the page of the process that calls itself `own_pid`, or not.
