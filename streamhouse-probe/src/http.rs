@@ -1,7 +1,9 @@
 //! `/metrics`, `/targets`, `/health`, `/ready`.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -10,10 +12,12 @@ use axum::response::{Html, IntoResponse, Json, Response};
 use axum::routing::get;
 use axum::{Router, extract};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 
 use crate::encode::ClassicBuckets;
 use crate::probe::Probe;
@@ -25,13 +29,13 @@ const INDEX: &str = "<!doctype html><title>StreamHouse probe</title><h1>StreamHo
     <li><a href=\"/targets\">/targets</a>: which files and sites are attached, and why not\
     <li><a href=\"/health\">/health</a>, <a href=\"/ready\">/ready</a></ul>\n";
 
-/// Connections served at a time; later ones wait. Each may hold a page.
+/// Connections served at a time. Each may hold a page.
 const CONNECTIONS_MAX: usize = 64;
-/// A request's head has to arrive within this, and so has the next request of a connection.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// A connection is asked to end after this, and cut off after as long again: whoever reads a page a byte at a time
-/// does not keep its place for good.
-const CONNECTION_LIFETIME: Duration = Duration::from_secs(120);
+/// A request's head has to arrive within this.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection is cut off after this: whoever reads a page a byte at a time does not keep its place for good. Longer
+/// than any scrape is waited for.
+const CONNECTION_LIFETIME: Duration = Duration::from_secs(30);
 /// Pause after a connection could not be accepted, as when no file may be opened any more.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -61,19 +65,26 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
     TcpListener::bind(address).await.map_err(|cause| BindError { address, cause })
 }
 
-/// Answers requests, for ever.
+/// Answers requests, for ever: one a connection.
+///
+/// When every place is taken, the connection that has waited longest without a request loses its own: whoever opens
+/// connections and says nothing keeps nobody out.
 pub async fn serve(listener: TcpListener, probe: Arc<Probe>, buckets: ClassicBuckets) -> ! {
     let router = router(probe, buckets);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut open: VecDeque<Connection> = VecDeque::new();
     loop {
-        let place = places.clone().acquire_owned().await.expect("nobody closes it");
         match listener.accept().await {
             Ok((stream, _)) => {
-                let router = router.clone();
-                tokio::spawn(async move {
-                    answer(stream, router).await;
-                    drop(place);
-                });
+                open.retain(|connection| !connection.task.is_finished());
+                if places.available_permits() == 0
+                    && let Some(oldest) = open.iter().position(Connection::waits_for_head)
+                    && let Some(connection) = open.remove(oldest)
+                {
+                    connection.task.abort();
+                }
+                let place = places.clone().acquire_owned().await.expect("nobody closes it");
+                open.push_back(Connection::start(stream, router.clone(), place));
             }
             Err(error) => {
                 tracing::warn!("cannot accept a connection: {error}");
@@ -83,21 +94,42 @@ pub async fn serve(listener: TcpListener, probe: Arc<Probe>, buckets: ClassicBuc
     }
 }
 
+/// A connection being served.
+struct Connection {
+    task: AbortHandle,
+    has_head: Arc<AtomicBool>,
+}
+
+impl Connection {
+    fn start(stream: TcpStream, router: Router, place: OwnedSemaphorePermit) -> Connection {
+        let has_head = Arc::new(AtomicBool::new(false));
+        let answer = answer(stream, router, has_head.clone());
+        let task = tokio::spawn(async move {
+            answer.await;
+            drop(place);
+        });
+        Connection { task: task.abort_handle(), has_head }
+    }
+
+    fn waits_for_head(&self) -> bool {
+        !self.has_head.load(Ordering::Relaxed)
+    }
+}
+
 /// Serves one connection to its end.
-async fn answer(stream: TcpStream, router: Router) {
+async fn answer(stream: TcpStream, router: Router, has_head: Arc<AtomicBool>) {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |request| {
+        has_head.store(true, Ordering::Relaxed);
+        router.call(request)
+    });
     let mut settings = http1::Builder::new();
-    settings.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let connection = settings.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = std::pin::pin!(connection);
-    let ended = match tokio::time::timeout(CONNECTION_LIFETIME, connection.as_mut()).await {
-        Ok(ended) => ended,
-        Err(_) => {
-            connection.as_mut().graceful_shutdown();
-            tokio::time::timeout(CONNECTION_LIFETIME, connection).await.unwrap_or(Ok(()))
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!("a connection has failed: {error}");
+    settings.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).keep_alive(false);
+    let connection = settings.serve_connection(TokioIo::new(stream), service);
+    match tokio::time::timeout(CONNECTION_LIFETIME, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!("a connection has failed: {error}"),
+        Err(_) => tracing::debug!("a connection has taken more than {CONNECTION_LIFETIME:?}"),
     }
 }
 
@@ -129,10 +161,9 @@ async fn targets(State(served): extract::State<Served>) -> Response {
 }
 
 async fn ready(State(served): extract::State<Served>) -> Response {
-    if served.probe.is_ready() {
-        "ready\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the first sweep is not done yet\n").into_response()
+    match served.probe.readiness() {
+        Ok(()) => "ready\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
 }
 
@@ -177,27 +208,45 @@ mod tests {
         assert!(get(address, "/").await.contains("<a href=\"/metrics\">"));
         assert!(get(address, "/etc/passwd").await.starts_with("HTTP/1.1 404"));
         assert!(get(address, "/ready").await.starts_with("HTTP/1.1 503"));
-        probe.apply(Vec::new());
+        probe.swept();
         assert!(get(address, "/ready").await.starts_with("HTTP/1.1 200"));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn whoever_sends_no_head_is_cut_off_and_keeps_nobody_out() {
+    /// Opens a connection that never finishes its head.
+    async fn open_slow(address: SocketAddr) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.expect("listening");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: ").await.expect("sent");
+        stream
+    }
+
+    #[tokio::test]
+    async fn whoever_sends_no_head_keeps_nobody_out() {
         let (address, _probe) = start().await;
         let mut slow = Vec::new();
-        for _ in 0..CONNECTIONS_MAX {
-            let mut stream = TcpStream::connect(address).await.expect("listening");
-            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: ").await.expect("sent");
-            slow.push(stream);
+        for _ in 0..3 * CONNECTIONS_MAX {
+            slow.push(open_slow(address).await);
         }
-        // Waits for a place; the clock runs ahead while nothing else happens.
         assert!(get(address, "/health").await.starts_with("HTTP/1.1 200"));
-        for mut stream in slow {
-            let mut answer = Vec::new();
-            // Closed, or closed with what was sent still unread.
-            let _ = stream.read_to_end(&mut answer).await;
-            assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{answer:?}");
-        }
+        let (oldest, youngest) = (&slow[0], &slow[3 * CONNECTIONS_MAX - 1]);
+        let closed = oldest.try_read(&mut [0; 64]);
+        assert!(closed.as_ref().is_ok_and(|read| *read == 0) || is_reset(&closed), "{closed:?}");
+        let waits = youngest.try_read(&mut [0; 64]).map_err(|error| error.kind());
+        assert_eq!(waits, Err(std::io::ErrorKind::WouldBlock), "it loses its place to nobody");
+    }
+
+    /// Closed while what was sent lay unread.
+    fn is_reset(read: &std::io::Result<usize>) -> bool {
+        read.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_sends_no_head_is_cut_off() {
+        let (address, _probe) = start().await;
+        let mut stream = open_slow(address).await;
+        let mut answer = Vec::new();
+        // Closed, or closed with what was sent still unread.
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{answer:?}");
     }
 
     #[tokio::test]

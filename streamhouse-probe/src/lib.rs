@@ -5,6 +5,7 @@
 //! [pages] copied, and both are [encoded](encode).
 
 pub mod files;
+pub mod lines;
 
 pub mod discover;
 pub mod sites;

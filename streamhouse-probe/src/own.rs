@@ -23,6 +23,8 @@ pub struct Own {
     pub scrapes: u64,
     /// How long the previous one took.
     pub previous_scrape: Option<Duration>,
+    /// How long ago a sweep was finished, or the probe started.
+    pub sweep_age: Duration,
 }
 
 /// How many files, sites and processes there are.
@@ -30,8 +32,10 @@ pub struct Own {
 pub struct TargetCounts {
     /// Files attached.
     pub attached: u64,
-    /// Files refused as a whole.
+    /// Files not attached: refused as a whole, or waiting for room.
     pub refused: u64,
+    /// Files not attached that are in none of these numbers, since the probe started.
+    pub forgotten: u64,
     /// Sites attached.
     pub sites_attached: u64,
     /// Sites refused, by reason.
@@ -51,6 +55,7 @@ impl Own {
         if let Some(duration) = self.previous_scrape {
             families.value(&c::PROBE_SCRAPE_DURATION, &none, duration.as_secs_f64());
         }
+        families.value(&c::PROBE_SWEEP_AGE, &none, self.sweep_age.as_secs_f64());
         self.targets.add_to(families);
         families.count(&c::PROBE_PAGES_READ, &none, scrape.state.pages_read);
         for reason in Rejection::ALL {
@@ -70,6 +75,7 @@ impl TargetCounts {
         let state = |state| LabelValues { state, ..none };
         families.count(&c::PROBE_TARGETS, &state("attached"), self.attached);
         families.count(&c::PROBE_TARGETS, &state("refused"), self.refused);
+        families.count(&c::PROBE_TARGETS_FORGOTTEN, &none, self.forgotten);
         families.count(&c::PROBE_SITES, &state("attached"), self.sites_attached);
         families.count(&c::PROBE_SITES, &state("refused"), self.sites_refused.values().sum());
         for (reason, count) in &self.sites_refused {

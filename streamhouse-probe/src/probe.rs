@@ -1,6 +1,5 @@
 //! The stages put together: changes go in, scrapes come out.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use crate::attach::Kernel;
 use crate::collect::{CollectError, Collector, Sums};
 use crate::discover::{Change, Discovery};
 use crate::encode::{ClassicBuckets, Scrape, encode};
+use crate::lines::LineBudget;
 use crate::own::Own;
 use crate::pages::Pages;
 use crate::targets::{KernelProgram, Targets, TargetsView};
@@ -18,11 +18,43 @@ use crate::targets::{KernelProgram, Targets, TargetsView};
 /// theirs behind, and the maps must not fill with them.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How often the probe sweeps unless told otherwise.
+pub const DISCOVER_INTERVAL: Duration = Duration::from_millis(500);
+/// Intervals without a finished sweep after which the probe is not ready; a sweep may take a few of them.
+const MISSED_INTERVALS_MAX: u32 = 10;
+/// Nor is it before so long: on a busy machine a sweep that attaches hundreds of files takes seconds.
+const SWEEP_AGE_MIN: Duration = Duration::from_secs(15);
+
 /// The running probe. One thread sweeps, any number scrape: each takes the lock for as long as it needs the whole.
 #[derive(Debug)]
 pub struct Probe {
     inner: Mutex<Inner>,
-    swept: AtomicBool,
+    sweeps: Mutex<Sweeps>,
+}
+
+/// When sweeps were done. Under a lock of its own: it is asked for just when something hangs.
+#[derive(Debug)]
+struct Sweeps {
+    interval: Duration,
+    /// When the last one was finished; when the probe started as long as none is.
+    last: Instant,
+    any: bool,
+}
+
+impl Sweeps {
+    fn readiness(&self, now: Instant) -> Result<(), String> {
+        let age = now.saturating_duration_since(self.last);
+        if age >= SWEEP_AGE_MIN.max(self.interval * MISSED_INTERVALS_MAX) {
+            return Err(format!(
+                "looking for processes hangs: not done for {} s, though due every {:?}. What has started since is not \
+                 observed. A file system that does not answer makes it hang, such as a network mount whose server is \
+                 gone: unmount it (umount -f -l) or bring it back",
+                age.as_secs(),
+                self.interval
+            ));
+        }
+        if self.any { Ok(()) } else { Err("the first sweep is not done yet".to_owned()) }
+    }
 }
 
 #[derive(Debug)]
@@ -32,6 +64,8 @@ struct Inner {
     pages: Pages,
     scrapes: u64,
     previous_scrape: Option<Duration>,
+    /// For what others make the probe say.
+    lines: LineBudget,
     /// When the kernel's values were last read.
     collected: Instant,
 }
@@ -49,30 +83,48 @@ impl Probe {
             pages: Pages::default(),
             scrapes: 0,
             previous_scrape: None,
+            lines: LineBudget::default(),
             collected: Instant::now(),
         };
-        Probe { inner: Mutex::new(inner), swept: AtomicBool::new(false) }
+        let sweeps = Sweeps { interval: DISCOVER_INTERVAL, last: Instant::now(), any: false };
+        Probe { inner: Mutex::new(inner), sweeps: Mutex::new(sweeps) }
     }
 
     /// Sweeps for ever: at every interval, and at once when an observed process exits.
     pub fn watch(&self, mut discovery: Discovery, interval: Duration) -> ! {
+        self.sweeps().interval = interval;
         loop {
             self.apply(discovery.sweep());
+            self.swept();
             discovery.wait(interval);
             // A file may be overwritten and started again as soon as nobody runs it: no whole sweep before it is detached.
             self.apply(discovery.exits());
         }
     }
 
-    /// Whether the first sweep is done: what ran before the probe is attached.
-    pub fn is_ready(&self) -> bool {
-        self.swept.load(Ordering::Acquire)
+    /// Ready when the first sweep is done, so that what ran before the probe is attached, and while sweeps go on.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not, and what to do.
+    pub fn readiness(&self) -> Result<(), String> {
+        self.sweeps().readiness(Instant::now())
     }
 
     /// Takes in what a sweep has found.
     pub fn apply(&self, changes: Vec<Change>) {
         self.lock().apply(changes);
-        self.swept.store(true, Ordering::Release);
+    }
+
+    /// A sweep is done, and what it found was taken in.
+    pub(crate) fn swept(&self) {
+        let mut sweeps = self.sweeps();
+        sweeps.last = Instant::now();
+        sweeps.any = true;
+    }
+
+    fn sweeps(&self) -> MutexGuard<'_, Sweeps> {
+        self.sweeps.lock().expect("nothing panics while it is held")
     }
 
     /// Collects and encodes. Scrapes at the same time take their turn.
@@ -89,6 +141,7 @@ impl Probe {
             targets: inner.targets.counts(),
             scrapes: inner.scrapes,
             previous_scrape: inner.previous_scrape,
+            sweep_age: begin.saturating_duration_since(self.sweeps().last),
         };
         let page = encode(&Scrape { sums: sums.as_ref(), state: &state, own: &own }, buckets);
         inner.scrapes += 1;
@@ -128,7 +181,7 @@ impl Inner {
                 Change::Maps { pid, binary } => self.targets.mapped(pid, binary),
                 Change::Page { pid, page } => self.pages.add(pid, page),
                 Change::PageRejected { pid, reason } => {
-                    warn!(pid, "state page rejected: {reason}");
+                    self.lines.say(|| warn!(pid, "state page rejected: {reason}"));
                     self.pages.reject(reason, 1);
                 }
                 Change::Exited { pid } => {
@@ -160,5 +213,36 @@ impl Inner {
             collector.merge_targets(*same)?;
         }
         Ok(Some(sums))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_whose_sweeps_hang_is_not_ready_and_says_why() {
+        let begin = Instant::now();
+        let mut sweeps = Sweeps { interval: DISCOVER_INTERVAL, last: begin, any: false };
+        assert_eq!(sweeps.readiness(begin), Err("the first sweep is not done yet".to_owned()));
+        sweeps.any = true;
+        assert_eq!(sweeps.readiness(begin + SWEEP_AGE_MIN - DISCOVER_INTERVAL), Ok(()));
+        let reason = sweeps.readiness(begin + SWEEP_AGE_MIN).expect_err("too long ago");
+        assert!(reason.contains("15 s") && reason.contains("file system"), "{reason}");
+        sweeps.interval = Duration::from_secs(60);
+        assert_eq!(sweeps.readiness(begin + SWEEP_AGE_MIN), Ok(()), "it was not even due");
+    }
+
+    #[test]
+    fn a_hanging_sweep_shows_in_a_scrape() {
+        let probe = Probe::new(Err("no kernel here".to_owned()));
+        probe.swept();
+        probe.sweeps().last -= Duration::from_secs(100);
+        let page = probe.scrape(ClassicBuckets::default()).expect("no map is read");
+        let age =
+            page.lines().find_map(|line| line.strip_prefix("streamhouse_probe_last_sweep_age_seconds "));
+        let age: f64 = age.expect("served").parse().expect("a number");
+        assert!(age >= 100.0, "{age}");
+        assert!(probe.readiness().is_err());
     }
 }

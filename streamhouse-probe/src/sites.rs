@@ -90,6 +90,11 @@ pub enum Refusal {
     /// The file as a whole could not be attached.
     #[error("the file could not be attached")]
     NotAttached,
+    /// As many files as can be are observed already.
+    #[error(
+        "as many files as can be are attached already; this one is as soon as no process maps one of those"
+    )]
+    NoRoom,
 }
 
 impl Refusal {
@@ -106,6 +111,7 @@ impl Refusal {
             Refusal::Malformed => "malformed",
             Refusal::TooMany => "too_many",
             Refusal::NotAttached => "not_attached",
+            Refusal::NoRoom => "no_room",
         }
     }
 }

@@ -127,6 +127,9 @@ catalog! {
     PROBE_TARGETS = Gauge "streamhouse_probe_targets", Count,
         [State],
         "Files with StreamHouse sites that running processes map: attached, or refused as a whole.";
+    PROBE_TARGETS_FORGOTTEN = Counter "streamhouse_probe_targets_forgotten_total", Count,
+        [],
+        "Files refused that the probe no longer knows of, because too many are refused at one time.";
     PROBE_SITES = Gauge "streamhouse_probe_sites", Count,
         [State],
         "Sites in those files: attached or refused.";
@@ -136,6 +139,9 @@ catalog! {
     PROBE_PROCESSES = Gauge "streamhouse_probe_processes", Count,
         [],
         "Running processes that are observed.";
+    PROBE_SWEEP_AGE = Gauge "streamhouse_probe_last_sweep_age_seconds", Seconds,
+        [],
+        "Time since the probe has finished looking for new processes; large when it is stuck and finds none.";
     PROBE_MAP_ENTRIES = Gauge "streamhouse_probe_map_entries", Count,
         [Map],
         "Entries in a kernel map.";

@@ -73,11 +73,17 @@ fn own() -> Own {
     let targets = TargetCounts {
         attached: 1,
         refused: 1,
+        forgotten: 5,
         sites_attached: 6,
         sites_refused: BTreeMap::from([(Refusal::NotOurNop, 2)]),
         processes: 3,
     };
-    Own { targets, scrapes: 4, previous_scrape: Some(Duration::from_micros(1500)) }
+    Own {
+        targets,
+        scrapes: 4,
+        previous_scrape: Some(Duration::from_micros(1500)),
+        sweep_age: Duration::from_millis(250),
+    }
 }
 
 fn page_of(sites: Vec<SiteSum>, buckets: ClassicBuckets) -> String {
@@ -135,6 +141,8 @@ fn the_probe_speaks_of_itself() {
     let page = full_page();
     for (series, expected) in [
         (r#"streamhouse_probe_targets{state="refused"}"#, "1"),
+        ("streamhouse_probe_targets_forgotten_total", "5"),
+        ("streamhouse_probe_last_sweep_age_seconds", "0.25"),
         (r#"streamhouse_probe_sites{state="attached"}"#, "6"),
         (r#"streamhouse_probe_sites_refused{reason="not_our_nop"}"#, "2"),
         ("streamhouse_probe_hits_total", "42"),
