@@ -103,7 +103,7 @@ impl Agent {
         let flush_task = spawn(Flusher::new(tools, commands, lease_events).run().map(Ok::<_, Never>));
         let parts = Parts {
             agent: config.agent_id.clone(),
-            address: config.advertise_address.unwrap_or_else(|| listeners.grpc_address.to_string()),
+            address: config.advertise_address.clone().unwrap_or_else(|| listeners.grpc_address.to_string()),
             lease_term: config.lease_term,
             heartbeat_interval: config.heartbeat_interval,
             sweep_interval: config.sweep_interval,
@@ -125,13 +125,9 @@ impl Agent {
             interval: config.heartbeat_interval,
         };
         let trial_task = spawn(trials.run());
+        let limits = grpc::Limits::from(&config);
         let scope = instance.scope("", None);
         let service = Service { agent: config.agent_id, metadata, flusher: flusher.clone(), wanted, scope };
-        let limits = grpc::Limits {
-            connections_max: config.connections_max,
-            unflushed_bytes_max: config.unflushed_bytes_max,
-            request_time: config.lease_term * grpc::REQUEST_TERMS,
-        };
         let stop = stop_grpc.clone().cancelled_owned();
         let grpc_task = spawn(grpc::serve(listeners.grpc, instance, service, limits, stop));
         let http_task = spawn(http::serve(listeners.http, readiness, stop_http.clone().cancelled_owned()));

@@ -19,11 +19,8 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 /// Pause after a connection could not be accepted, which without one would be tried without end (no file descriptor is
 /// free, for one).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How long a connection has been idle at least before it gives way to a new one: producers between two requests are not
-/// played off against each other.
-const IDLE_MIN: Duration = Duration::from_secs(1);
 /// How often a new connection looks for one that gives way.
-const PLACE_INTERVAL: Duration = Duration::from_millis(100);
+const PLACE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What a server asks of its connections.
 pub(crate) struct Rules {
@@ -35,6 +32,8 @@ pub(crate) struct Rules {
     pub(crate) greeting_bytes: usize,
     /// How long it may take to. A connection that has not done so then is closed.
     pub(crate) greeting_time: Duration,
+    /// How long a connection has been idle at least before it gives way to a new one.
+    pub(crate) idle_min: Duration,
 }
 
 /// The connections of a listener.
@@ -129,7 +128,7 @@ impl Places {
     }
 
     fn close_longest_idle(&self) {
-        let Rules { server, connections_max, .. } = self.rules;
+        let Rules { server, connections_max, idle_min, .. } = self.rules;
         let mut open = lock(&self.open);
         if !std::mem::replace(&mut open.crowded, true) {
             tracing::warn!(
@@ -140,7 +139,7 @@ impl Places {
         }
         let idle = open.peers.iter().filter_map(|peer| Some((peer.idle_since()?, peer)));
         if let Some((since, peer)) = idle.min_by_key(|(since, _)| *since)
-            && since.elapsed() >= IDLE_MIN
+            && since.elapsed() >= idle_min
         {
             peer.close();
         }
@@ -332,7 +331,8 @@ mod tests {
     async fn incoming(connections_max: usize, greeting_time: Duration) -> (Incoming, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let rules = Rules { server: "test", connections_max, greeting_bytes: 3, greeting_time };
+        let idle_min = Duration::ZERO;
+        let rules = Rules { server: "test", connections_max, greeting_bytes: 3, greeting_time, idle_min };
         (Incoming::new(listener, rules, None), address)
     }
 

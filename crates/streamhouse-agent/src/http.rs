@@ -11,6 +11,9 @@ use tokio::time::Instant;
 const CONNECTIONS_MAX: usize = 64;
 /// How long a connection lasts, whatever it does: answers take microseconds, and who asks again connects again.
 const CONNECTION_TIME: Duration = Duration::from_secs(10);
+/// How long a connection is left alone at least: its request comes with it, and is answered at once. Short, so that who
+/// looks after the agent is answered in time however many others connect.
+const IDLE_MIN: Duration = Duration::from_millis(50);
 
 /// Serves until `stop`.
 pub(crate) async fn serve(
@@ -27,6 +30,7 @@ pub(crate) async fn serve(
         connections_max: CONNECTIONS_MAX,
         greeting_bytes: usize::MAX,
         greeting_time: CONNECTION_TIME,
+        idle_min: IDLE_MIN,
     };
     axum::serve(Incoming::new(listener, rules, None), routes).with_graceful_shutdown(stop).await
 }

@@ -8,6 +8,7 @@ mod service;
 pub(crate) use admission::Admission;
 pub(crate) use service::Service;
 
+use crate::config::Config;
 use crate::connections::{Incoming, Rules};
 use admission::Admitting;
 use futures::stream;
@@ -35,12 +36,14 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Lease terms that a request may take from its first byte to its answer: the flush before it and its own are given up
 /// within one each, and one is left to send it. Longer ones end in an error, so that a producer that stalls while it
 /// sends does not keep others out.
-pub(crate) const REQUEST_TERMS: u32 = 3;
+const REQUEST_TERMS: u32 = 3;
 
 /// HTTP/2's preface and the head of the SETTINGS frame that follows it: what any client begins with (RFC 9113, 3.4).
 const GREETING_BYTES: usize = 24 + 9;
 /// How long a client may take to send that.
 const GREETING_TIME: Duration = Duration::from_secs(5);
+/// How long a producer's connection is left alone between two requests: producers are not played off against each other.
+const IDLE_MIN: Duration = Duration::from_secs(1);
 /// How long nothing of a request may arrive that was let in, and takes room from others.
 const BODY_SILENCE_MAX: Duration = Duration::from_secs(5);
 
@@ -52,6 +55,16 @@ pub(crate) struct Limits {
     pub(crate) unflushed_bytes_max: u32,
     /// A request's time, from its first byte to its answer.
     pub(crate) request_time: Duration,
+}
+
+impl From<&Config> for Limits {
+    fn from(config: &Config) -> Limits {
+        Limits {
+            connections_max: config.connections_max,
+            unflushed_bytes_max: config.unflushed_bytes_max,
+            request_time: config.lease_term * REQUEST_TERMS,
+        }
+    }
 }
 
 /// Serves until `stop`, then until every request under way is answered.
@@ -67,6 +80,7 @@ pub(crate) async fn serve(
         connections_max: limits.connections_max.into(),
         greeting_bytes: GREETING_BYTES,
         greeting_time: GREETING_TIME,
+        idle_min: IDLE_MIN,
     };
     let gauge = instance.gauge(GaugeId::AgentActiveConnections, "", None);
     let incoming = stream::unfold(Incoming::new(listener, rules, Some(gauge)), async |mut incoming| {
