@@ -21,9 +21,9 @@ pub(crate) const LEASE_TERM_DEFAULT: &str = "10s";
 pub(crate) const HEARTBEAT_INTERVAL_DEFAULT: &str = "3s";
 /// How often the agent looks for partitions that nobody leases: how soon a new topic can be written.
 pub(crate) const SWEEP_INTERVAL_DEFAULT: &str = "200ms";
-/// Batches received and not yet committed or refused: three full segments (waiting, being stored, being committed).
+/// Requests received and not yet answered: three full segments (waiting, being stored, being committed).
 pub(crate) const UNFLUSHED_BYTES_MAX_DEFAULT: &str = "192MiB";
-/// Open gRPC connections; more wait in the kernel's accept queue.
+/// Open gRPC connections; for more, those that are idle for longest are closed.
 pub(crate) const CONNECTIONS_MAX_DEFAULT: &str = "256";
 
 /// Heartbeats (and renewals) that fit a lease term: one may be lost and one late.
@@ -67,7 +67,7 @@ pub struct Flags {
     /// Bytes received and not yet committed or refused; over it producers are slowed down (such as 192MiB)
     #[arg(long, env = "STREAMHOUSE_UNFLUSHED_BYTES_MAX", default_value = UNFLUSHED_BYTES_MAX_DEFAULT, value_parser = parse_bytes)]
     pub unflushed_bytes_max: u32,
-    /// Open gRPC connections
+    /// Open gRPC connections; for more, those that are idle for longest are closed
     #[arg(long, env = "STREAMHOUSE_CONNECTIONS_MAX", default_value = CONNECTIONS_MAX_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
     pub connections_max: u16,
 }

@@ -26,7 +26,7 @@ const PLACE_INTERVAL: Duration = Duration::from_millis(50);
 pub(crate) struct Rules {
     /// The server's name in the log.
     pub(crate) server: &'static str,
-    /// Most connections at a time; more wait in the kernel's accept queue.
+    /// Most connections at a time.
     pub(crate) connections_max: usize,
     /// Bytes that a peer sends before it counts as one of the server's kind.
     pub(crate) greeting_bytes: usize,

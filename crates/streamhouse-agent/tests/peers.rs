@@ -18,15 +18,16 @@ const SOON: Duration = Duration::from_secs(4);
 async fn connections_that_do_nothing_give_way() {
     let log = Log::new(1).await;
     let agent = Agent::start(log.config(&["--connections-max", "4"])).await.unwrap();
-    let mut idle = Vec::new();
+    let (mut idle, mut clients) = (Vec::new(), Vec::new());
     for greeting in ["", "PRI * HT", "not HTTP"] {
         let mut connection = RawConnection::connect(agent.grpc_address()).await;
         connection.send(greeting.as_bytes()).await;
         idle.push(connection);
     }
-    // One that speaks the protocol, and asks for nothing.
+    // One that speaks the protocol, and only begins requests.
     let mut greeted = RawConnection::connect(agent.grpc_address()).await;
     greeted.greet().await;
+    greeted.begin(3).await;
     greeted.round_trip().await;
     for offset in 0..3 {
         let served = async {
@@ -37,8 +38,9 @@ async fn connections_that_do_nothing_give_way() {
         assert_eq!(stored, offset);
         // Producers that stay connected and send nothing give way too.
         idle.push(RawConnection::connect(agent.grpc_address()).await);
-        std::mem::forget(client);
+        clients.push(client);
     }
+    drop((idle, greeted, clients));
     agent.shutdown().await;
 }
 

@@ -87,9 +87,10 @@ where
         Box::pin(async move {
             let (mut parts, mut body) = request.into_parts();
             let caller = parts.extensions.remove::<Caller>().unwrap_or_default();
-            let _under_way = caller.begin();
             let first = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
             let first = first.map(|frame| frame.map_err(Into::into));
+            // Not before: a connection that only begins requests is as idle as one that does not.
+            let _under_way = caller.begin();
             let message_bytes = stated_bytes(first.as_ref());
             let bytes = reserved_bytes(message_bytes) as u32;
             let turn = acquire(caller.arriving, bytes).await;

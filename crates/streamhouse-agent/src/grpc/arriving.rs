@@ -76,9 +76,11 @@ where
                 }
             },
         };
-        this.silence = None;
         let Some(frame) = frame.transpose()? else { return Poll::Ready(None) };
         let bytes = frame.data_ref().map_or(0, Bytes::len);
+        if bytes > 0 {
+            this.silence = None;
+        }
         match this.bytes_left.checked_sub(bytes) {
             Some(left) => this.bytes_left = left,
             None => return Poll::Ready(Some(Err(too_long().into()))),

@@ -31,25 +31,18 @@ impl RawConnection {
         self.send(&frame(SETTINGS, 0, 0, &[])).await;
     }
 
+    /// Begins requests and sends nothing of them.
+    pub(crate) async fn begin(&mut self, requests: u32) {
+        for stream in streams(requests) {
+            self.send(&frame(HEADERS, END_HEADERS, stream, &headers())).await;
+        }
+    }
+
     /// Begins requests, each of which states a message of this many bytes and sends a few.
     pub(crate) async fn half_open(&mut self, requests: u32, message_bytes: u32) {
-        let fields: [(&str, &str); 6] = [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", "/streamhouse.v1.Agent/Produce"),
-            (":authority", "test"),
-            ("content-type", "application/grpc"),
-            ("te", "trailers"),
-        ];
-        // Literal fields without indexing (RFC 7541, 6.2.2).
-        let literal = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
-        let headers: Vec<u8> = fields
-            .iter()
-            .flat_map(|(name, value)| [vec![0], literal(name), literal(value)].concat())
-            .collect();
+        self.begin(requests).await;
         let data = [&[0], &message_bytes.to_be_bytes()[..], b"half"].concat();
-        for stream in (1..).step_by(2).take(requests as usize) {
-            self.send(&frame(HEADERS, END_HEADERS, stream, &headers)).await;
+        for stream in streams(requests) {
             self.send(&frame(DATA, 0, stream, &data)).await;
         }
     }
@@ -73,4 +66,24 @@ impl RawConnection {
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// The numbers of a client's first streams.
+fn streams(count: u32) -> impl Iterator<Item = u32> {
+    (1..).step_by(2).take(count as usize)
+}
+
+/// A produce request's headers.
+fn headers() -> Vec<u8> {
+    let fields: [(&str, &str); 6] = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/streamhouse.v1.Agent/Produce"),
+        (":authority", "test"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ];
+    // Literal fields without indexing (RFC 7541, 6.2.2).
+    let literal = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
+    fields.iter().flat_map(|(name, value)| [vec![0], literal(name), literal(value)].concat()).collect()
 }
