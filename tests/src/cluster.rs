@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// How long a service may take until it answers.
-const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long a service may take until it answers: far longer than it does, for machines that are slow or busy.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Where the built binaries are.
 #[derive(Clone, Debug)]

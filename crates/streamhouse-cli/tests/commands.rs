@@ -6,7 +6,7 @@ mod support;
 
 use serde_json::json;
 use streamhouse_metadata::SqliteMetadataStore;
-use support::{Log, stderr};
+use support::{Log, stderr, wait_until};
 
 #[test]
 fn topics_are_created_listed_and_described() {
@@ -188,9 +188,7 @@ fn a_signal_that_comes_twice_at_once_is_one() {
     let mut command = log.command(&["consume", "orders", "--group", "g", "--start-gate", "shut", "--report"]);
     let child = command.arg(&report).spawn().unwrap();
     // Signals are handled before the report is opened.
-    while !report.exists() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    wait_until("the report to be opened", || report.exists());
     let pid = rustix::process::Pid::from_child(&child);
     for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
         let _ = rustix::process::kill_process(pid, signal);

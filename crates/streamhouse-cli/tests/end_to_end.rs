@@ -9,9 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 use streamhouse_agent::{Agent, Config, Flags};
-use support::{Log, report, stderr};
+use support::{Log, report, stderr, wait_until};
 
 /// A log and the agent that writes it.
 struct Running {
@@ -75,14 +74,6 @@ impl Drop for Running {
 
 fn terminate(child: &Child) {
     kill_process(Pid::from_child(child), Signal::TERM).unwrap();
-}
-
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(30), "waited 30 s for {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]

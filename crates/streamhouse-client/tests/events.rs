@@ -101,7 +101,7 @@ async fn events_agree_with_what_the_caller_sees() {
     let mut consumer = log.consumer("g", &["orders"]).max_poll_records(300).build().await.unwrap();
     let (mut records, mut bytes, mut visits) = (0, 0, 0);
     while records < 2000 - failed {
-        let polled = consumer.poll(Duration::from_secs(10)).await.unwrap();
+        let polled = consumer.poll(Duration::from_secs(30)).await.unwrap();
         assert!(!polled.is_empty());
         records += polled.len() as u64;
         bytes += polled.iter().map(|record| (record.value.len() + 3) as u64).sum::<u64>();

@@ -5,6 +5,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// A log's directory, removed at the end.
 pub(crate) struct Log {
@@ -86,6 +87,15 @@ impl Log {
         for text in says {
             assert!(last.contains(text), "{arguments:?} does not say {text:?}: {error}");
         }
+    }
+}
+
+/// Waits for a condition, long enough for a slow machine.
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(60), "waited 60 s for {what}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

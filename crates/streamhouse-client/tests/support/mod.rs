@@ -311,11 +311,11 @@ impl Agent for Stub {
     }
 }
 
-/// Polls until `records` have come; fails when nothing comes for 10 s.
+/// Polls until `records` have come; fails when nothing comes for 30 s.
 pub async fn read(consumer: &mut Consumer, records: usize) -> Vec<ConsumedRecord> {
     let mut all = Vec::new();
     while all.len() < records {
-        let polled = consumer.poll(Duration::from_secs(10)).await.unwrap();
+        let polled = consumer.poll(Duration::from_secs(30)).await.unwrap();
         assert!(!polled.is_empty(), "stalled after {} of {records} records", all.len());
         all.extend(polled);
     }
