@@ -19,6 +19,8 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 /// Pause after a connection could not be accepted, which without one would be tried without end (no file descriptor is
 /// free, for one).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long accepting has not failed when that is told to be over.
+const CALM: Duration = Duration::from_secs(10);
 /// How often a new connection looks for one that gives way.
 const PLACE_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -40,8 +42,8 @@ pub(crate) struct Rules {
 pub(crate) struct Incoming {
     listener: TcpListener,
     places: Arc<Places>,
-    /// The last attempt to accept failed, and that was told.
-    failing: bool,
+    /// When accepting last failed, which was told, if it is not over.
+    failed: Option<Instant>,
 }
 
 impl Incoming {
@@ -50,7 +52,7 @@ impl Incoming {
         let free = Arc::new(Semaphore::new(rules.connections_max));
         let places = Places { rules, gauge, free, open: Mutex::new(Open::default()) };
         places.change(|_| {});
-        Incoming { listener, places: Arc::new(places), failing: false }
+        Incoming { listener, places: Arc::new(places), failed: None }
     }
 
     /// The next connection, when there is a place for it.
@@ -69,15 +71,17 @@ impl Incoming {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    if std::mem::take(&mut self.failing) {
+                    if self.failed.take_if(|failed| failed.elapsed() >= CALM).is_some() {
                         tracing::info!(server, "connections are accepted again");
                     }
                     return stream;
                 }
                 Err(error) => {
-                    if !std::mem::replace(&mut self.failing, true) {
-                        tracing::warn!(server, %error, "connections cannot be accepted; trying until one can");
+                    if self.failed.replace(Instant::now()).is_none() {
+                        tracing::warn!(server, %error, "connections cannot be accepted; closing idle ones and trying again");
                     }
+                    // Most often there is no file descriptor for it; an idle connection has one.
+                    self.places.close_longest_idle();
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -119,6 +123,7 @@ impl Places {
         if let Ok(place) = Arc::clone(&self.free).try_acquire_owned() {
             return place;
         }
+        self.tell_crowded();
         loop {
             self.close_longest_idle();
             if let Ok(place) = timeout(PLACE_INTERVAL, Arc::clone(&self.free).acquire_owned()).await {
@@ -127,8 +132,8 @@ impl Places {
         }
     }
 
-    fn close_longest_idle(&self) {
-        let Rules { server, connections_max, idle_min, .. } = self.rules;
+    fn tell_crowded(&self) {
+        let Rules { server, connections_max, .. } = self.rules;
         let mut open = lock(&self.open);
         if !std::mem::replace(&mut open.crowded, true) {
             tracing::warn!(
@@ -137,9 +142,13 @@ impl Places {
                 "all connections that there may be are open; those that are idle for longest are closed for new ones"
             );
         }
+    }
+
+    fn close_longest_idle(&self) {
+        let open = lock(&self.open);
         let idle = open.peers.iter().filter_map(|peer| Some((peer.idle_since()?, peer)));
         if let Some((since, peer)) = idle.min_by_key(|(since, _)| *since)
-            && since.elapsed() >= idle_min
+            && since.elapsed() >= self.rules.idle_min
         {
             peer.close();
         }

@@ -9,6 +9,9 @@ use tracing_subscriber::EnvFilter;
 
 /// Threads that serve requests; storing and committing have threads of their own.
 const WORKER_THREADS: usize = 2;
+/// Files that are open beside gRPC connections, at most: 64 HTTP connections, the metadata store, segments, what the
+/// runtime needs; and some to spare.
+const OTHER_FILES: u64 = 128;
 /// How long the process waits, at its end, for file operations that hang.
 const EXIT_WAIT: Duration = Duration::from_secs(1);
 
@@ -17,7 +20,7 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let is_terminal = io::IsTerminal::is_terminal(&io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_terminal).init();
-    allow_many_files();
+    allow_many_files(flags.connections_max);
     match start(flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -27,12 +30,20 @@ fn main() -> ExitCode {
     }
 }
 
-/// Raises the number of files that may be open to the most that is allowed: a connection takes one.
-fn allow_many_files() {
+/// Raises the number of files that may be open to the most that is allowed, and says so when that is too few for so many
+/// connections: each takes one.
+fn allow_many_files(connections_max: u16) {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // When it is refused, the agent works within the limit that it has.
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::debug!(%error, "the limit of open files could not be raised");
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let needed = u64::from(connections_max) + OTHER_FILES;
+    if let Some(allowed) = getrlimit(Resource::Nofile).current.filter(|allowed| *allowed < needed) {
+        tracing::warn!(
+            allowed,
+            needed,
+            "the limit of open files is low: when there are many connections, segments cannot be written; raise it \
+             (ulimit -n) or lower --connections-max"
+        );
     }
 }
 
