@@ -61,7 +61,14 @@ pub struct Targets<A: Attach> {
     next: u32,
     /// Files not attached that had to leave the list of them.
     forgotten: u64,
-    lines: LineBudget,
+    lines: Lines,
+}
+
+/// A flood of files that are refused must not hide what is attached.
+#[derive(Debug, Default)]
+struct Lines {
+    attached: LineBudget,
+    refused: LineBudget,
 }
 
 #[derive(Debug)]
@@ -84,7 +91,7 @@ enum State<L> {
 impl<A: Attach> Targets<A> {
     /// No files yet.
     pub fn new(attach: A) -> Targets<A> {
-        Targets { attach, targets: BTreeMap::new(), next: 1, forgotten: 0, lines: LineBudget::default() }
+        Targets { attach, targets: BTreeMap::new(), next: 1, forgotten: 0, lines: Lines::default() }
     }
 
     /// A process maps a file. The first one makes it a target: attached, refused, or waiting for room.
@@ -110,7 +117,7 @@ impl<A: Attach> Targets<A> {
             }
             // The kernel would plant by the old offsets into what now runs.
             if matches!(target.state, State::Attached(_) | State::Waiting) {
-                self.lines.say(|| warn!(target_file = ?binary.path, "{OVERWRITTEN}"));
+                self.lines.refused.say(|| warn!(target_file = ?binary.path, "{OVERWRITTEN}"));
                 target.state = State::Refused(OVERWRITTEN.to_owned());
             }
         }
@@ -171,7 +178,8 @@ impl<A: Attach> Targets<A> {
             .map(|(name, why)| format!("; of {sites} sites {count} cannot be, first {name:?}: {why}"))
             .next();
         let rest = first.unwrap_or_default();
-        self.lines.say(|| match state {
+        let lines = if state.is_observed() { &mut self.lines.attached } else { &mut self.lines.refused };
+        lines.say(|| match state {
             State::Attached(_) if count == 0 => info!(target_file = ?file, sites, "attached"),
             State::Attached(_) => warn!(target_file = ?file, "attached{rest}"),
             State::Refused(reason) => warn!(target_file = ?file, "refused: {reason}{rest}"),
@@ -202,7 +210,7 @@ impl<A: Attach> Targets<A> {
             .filter(|(_, target)| !target.pids.is_empty())
             .map(|(id, target)| target.carrier(*id))
             .collect();
-        let lines = &mut self.lines;
+        let lines = &mut self.lines.attached;
         self.targets.retain(|id, target| {
             let keep = !target.pids.is_empty() || needed.contains(id);
             if !keep && matches!(target.state, State::Attached(_)) {
@@ -221,7 +229,7 @@ impl<A: Attach> Targets<A> {
         for (id, target) in &mut self.targets {
             if *id != kept && one_file.contains(&target.carrier(*id)) {
                 let file = &target.binary.path;
-                self.lines.say(|| info!(target_file = ?file, "the same file as target {kept}"));
+                self.lines.attached.say(|| info!(target_file = ?file, "the same file as target {kept}"));
                 target.state = State::Same(kept);
             }
         }
