@@ -4,6 +4,7 @@ use crate::connections::{Incoming, Rules};
 use crate::readiness::Readiness;
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 use std::{future::Future, io, time::Duration};
+use streamhouse_core::Counted;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -35,14 +36,10 @@ pub(crate) async fn serve(
     axum::serve(Incoming::new(listener, rules, None), routes).with_graceful_shutdown(stop).await
 }
 
-fn partition_s(count: usize) -> &'static str {
-    if count == 1 { "partition" } else { "partitions" }
-}
-
 async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
     match readiness.check(Instant::now()) {
         Ok(partitions) => {
-            (StatusCode::OK, format!("ready: {partitions} {} leased\n", partition_s(partitions)))
+            (StatusCode::OK, format!("ready: {} leased\n", Counted(partitions as u64, "partition")))
         }
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
     }

@@ -1,7 +1,7 @@
 //! `streamhouse consume`: reads records for a group.
 
 use crate::args::Places;
-use crate::output::{Output, STDOUT_FAILED, counted, human_bytes, note};
+use crate::output::{Output, STDOUT_FAILED, human_bytes, note};
 use crate::parse::{self, CommitEvery};
 use crate::printer::Printer;
 use crate::progress::Progress;
@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use std::io;
 use std::time::{Duration, Instant};
 use streamhouse_client::{ClientError, ConsumedRecord, Consumer, OffsetReset};
-use streamhouse_core::{AsTyped, ErrorKind};
+use streamhouse_core::{AsTyped, Counted, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
 /// A poll that finds nothing ends after this time, to look whether the run should stop.
@@ -305,7 +305,7 @@ fn record_bytes(record: &ConsumedRecord) -> u64 {
 
 fn summary(report: &ConsumeReport, beyond: Counts) -> String {
     let bytes = human_bytes((report.bytes - beyond.bytes) as f64);
-    let mut total = format!("{} ({bytes})", counted(report.records - beyond.records, "record"));
+    let mut total = format!("{} ({bytes})", Counted(report.records - beyond.records, "record"));
     if beyond.records > 0 {
         total += &format!(", and {} read and given back", beyond.records);
     }

@@ -119,11 +119,6 @@ pub(crate) fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-/// A number of things whose plural ends in s.
-pub(crate) fn counted(number: u64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
-
 /// Bytes as people read them, in powers of ten as rates are stated.
 pub(crate) fn human_bytes(bytes: f64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
@@ -172,8 +167,6 @@ mod tests {
 
     #[test]
     fn numbers_are_readable() {
-        assert_eq!(counted(1, "record"), "1 record");
-        assert_eq!(counted(0, "record"), "0 records");
         assert_eq!(human_bytes(999.0), "999 B");
         assert_eq!(human_bytes(1_234_567.0), "1.2 MB");
         assert_eq!(human_duration(Duration::from_micros(12)), "12.00 us");

@@ -2,7 +2,7 @@
 
 use crate::args::Places;
 use crate::generator::Generator;
-use crate::output::{Output, counted, human_bytes, human_duration, kind_name};
+use crate::output::{Output, human_bytes, human_duration, kind_name};
 use crate::pace::Pacer;
 use crate::parse;
 use crate::pending::Pending;
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use streamhouse_client::{Admin, ClientError, Compression, Producer};
 use streamhouse_core::limits::RECORD_BYTES_MAX;
-use streamhouse_core::{ErrorKind, Partition};
+use streamhouse_core::{Counted, ErrorKind, Partition};
 use streamhouse_metadata::MetadataError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -273,7 +273,7 @@ fn summary(report: &ProduceReport, tally: &ProduceTally) -> String {
     format!(
         "{} ({}) acknowledged in {:.3} s: {:.0} records/s, {}/s; {} failed\n\
          latency p50 {}, p99 {}, max {}",
-        counted(report.records, "record"),
+        Counted(report.records, "record"),
         human_bytes(report.bytes as f64),
         report.seconds,
         report.records as f64 / seconds,
@@ -290,5 +290,5 @@ fn failures(tally: &ProduceTally) -> String {
         .errors
         .iter()
         .map(|(kind, (count, message))| format!("{count} {} (the first: {message})", kind_name(*kind)));
-    format!("{} failed: {}", counted(tally.failures(), "record"), kinds.collect::<Vec<_>>().join("; "))
+    format!("{} failed: {}", Counted(tally.failures(), "record"), kinds.collect::<Vec<_>>().join("; "))
 }

@@ -1,11 +1,12 @@
 //! `streamhouse topic`: create, list, describe.
 
 use crate::args::Places;
-use crate::output::{Output, Table, counted, or_dash};
+use crate::output::{Output, Table, or_dash};
 use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
 use streamhouse_client::{Admin, TopicDescription};
+use streamhouse_core::Counted;
 
 /// What to do with topics.
 #[derive(Debug, Subcommand)]
@@ -59,7 +60,7 @@ pub(crate) async fn execute(command: Topic, places: &Places, output: Output) -> 
             let admin = Admin::new(places.metadata_or_new().await?);
             let created = TopicRow::from(&admin.create_topic(&name, partitions).await?);
             output.show(&created, |topic| {
-                format!("created topic {} with {}", topic.name, counted(topic.partitions.into(), "partition"))
+                format!("created topic {} with {}", topic.name, Counted(topic.partitions.into(), "partition"))
             })
         }
         Topic::List => {

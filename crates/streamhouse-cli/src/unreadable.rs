@@ -1,10 +1,10 @@
 //! What a consume run cannot read, while it reads on elsewhere.
 
-use crate::output::{counted, note};
+use crate::output::note;
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 use streamhouse_client::{ClientError, ConsumedRecord};
-use streamhouse_core::TopicPartition;
+use streamhouse_core::{Counted, TopicPartition};
 
 /// Partitions that stand before something damaged or malformed.
 #[derive(Debug, Default)]
@@ -75,6 +75,6 @@ impl Unreadable {
             )
         });
         let ways: Vec<_> = ways.collect();
-        bail!("{} could not be read on: {}", counted(self.stops.len() as u64, "partition"), ways.join("; "))
+        bail!("{} could not be read on: {}", Counted(self.stops.len() as u64, "partition"), ways.join("; "))
     }
 }

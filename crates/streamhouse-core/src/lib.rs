@@ -2,14 +2,14 @@
 
 pub mod batch;
 mod clock;
-mod duration;
 mod error;
 mod id;
 pub mod limits;
+mod message;
 mod record;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use duration::AsTyped;
 pub use error::ErrorKind;
 pub use id::{AgentId, GroupId, InvalidName, Partition, SegmentId, TopicName, TopicPartition};
+pub use message::{AsTyped, Counted};
 pub use record::{Header, Record};

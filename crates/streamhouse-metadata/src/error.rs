@@ -1,6 +1,6 @@
 //! What can go wrong in a metadata store.
 
-use streamhouse_core::ErrorKind;
+use streamhouse_core::{Counted, ErrorKind};
 
 /// Result of a metadata call.
 pub type Result<T, E = MetadataError> = std::result::Result<T, E>;
@@ -13,8 +13,8 @@ pub enum MetadataError {
     TopicNotFound(String),
     /// The topic exists, the partition does not.
     #[error(
-        "partition {partition} of topic {topic} does not exist; the topic has {partitions} partition{}, counted from 0",
-        if *partitions == 1 { "" } else { "s" }
+        "partition {partition} of topic {topic} does not exist; the topic has {}, counted from 0",
+        Counted((*partitions).into(), "partition")
     )]
     PartitionNotFound {
         /// The topic.

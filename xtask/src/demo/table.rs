@@ -54,7 +54,8 @@ impl<'a> Table<'a> {
     /// Takes the first reading.
     pub(super) fn new(cluster: &'a Cluster, probe: Option<&'a Probe>) -> Result<Table<'a>> {
         let read = |probe: &'a Probe| -> Result<Source<'a>> {
-            Ok(Source { probe, first: probe.scrape()?, last: probe.scrape()? })
+            let first = probe.scrape()?;
+            Ok(Source { probe, last: first.clone(), first })
         };
         let source = probe.map(read).transpose()?;
         let now = Instant::now();

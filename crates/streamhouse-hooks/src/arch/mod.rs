@@ -1,8 +1,8 @@
 //! What depends on the processor: the bytes of a site, the registers of its arguments and the look at its semaphore.
 //!
 //! One file an architecture, each with the macros `emit!(name, semaphore, [six arguments])`, which adds the last two
-//! arguments from the scope itself, and `attached!(semaphore)`; [`site!`] makes a noun's site of them. Without a file for the target, or with the feature `disabled`, a site is an
-//! empty function behind a constant `false`.
+//! arguments from the scope itself, and `attached!(semaphore)`; [`site!`] makes a noun's site of them. Without a file
+//! for the target, or with the feature `disabled`, a site is an empty function behind a constant `false`.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64", not(feature = "disabled")))]
 #[macro_use]

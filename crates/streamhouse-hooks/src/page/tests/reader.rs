@@ -32,13 +32,12 @@ impl Copy {
         let path = format!("/proc/{}/fd/{}", std::process::id(), page.memory.file.as_raw_fd());
         assert_eq!(std::fs::read_link(&path).unwrap().to_str(), Some("/memfd:streamhouse (deleted)"));
         let file = File::open(path).unwrap();
-        let bytes = whole(&file, used(&file));
+        let mut bytes = Vec::new();
+        copy_more(&file, &mut bytes);
         let slots_end = bytes.len();
         // A slot used again since then may refer to cells that were not in use before.
-        let mut copy = Copy { bytes, slots_end };
-        let tail = whole(&file, used(&file)).split_off(slots_end);
-        copy.bytes.extend(tail);
-        copy
+        copy_more(&file, &mut bytes);
+        Copy { bytes, slots_end }
     }
 
     pub(super) fn u32(&self, offset: usize) -> u32 {
@@ -106,18 +105,14 @@ impl Copy {
     }
 }
 
-/// How many cells are in use.
-fn used(file: &File) -> usize {
+/// Copies what of the header and the cells in use is not in `bytes` yet.
+fn copy_more(file: &File, bytes: &mut Vec<u8>) {
     let mut header = [0; ARENA_OFFSET];
     file.read_exact_at(&mut header, 0).unwrap();
-    u32::from_ne_bytes(header[32..36].try_into().unwrap()) as usize
-}
-
-/// The header and the first `cells` cells.
-fn whole(file: &File, cells: usize) -> Vec<u8> {
-    let mut bytes = vec![0; ARENA_OFFSET + cells * CELL];
-    file.read_exact_at(&mut bytes, 0).unwrap();
-    bytes
+    let used = u32::from_ne_bytes(header[32..36].try_into().unwrap()) as usize;
+    let from = bytes.len();
+    bytes.resize(ARENA_OFFSET + used * CELL, 0);
+    file.read_exact_at(&mut bytes[from..], from as u64).unwrap();
 }
 
 fn string_cells(len: usize) -> usize {

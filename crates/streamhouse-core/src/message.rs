@@ -1,4 +1,4 @@
-//! Durations in messages.
+//! How values read in messages.
 
 use std::fmt;
 use std::time::Duration;
@@ -39,9 +39,32 @@ impl fmt::Display for AsTyped {
     }
 }
 
+/// Shows a number of things whose plural ends in s.
+///
+/// ```
+/// use streamhouse_core::Counted;
+///
+/// assert_eq!(Counted(2, "partition").to_string(), "2 partitions");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Counted(pub u64, pub &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counted(number, noun) = self;
+        write!(f, "{number} {noun}{}", if *number == 1 { "" } else { "s" })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_singular() {
+        assert_eq!(Counted(1, "record").to_string(), "1 record");
+        assert_eq!(Counted(0, "record").to_string(), "0 records");
+    }
 
     #[test]
     fn the_largest_unit_without_a_fraction_is_used() {
