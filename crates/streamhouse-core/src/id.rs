@@ -1,6 +1,6 @@
 //! Names and numbers, parsed once: a value of one of these types is valid.
 
-use crate::limits::{GROUP_BYTES_MAX, INSTANCE_ID_BYTES_MAX, TOPIC_BYTES_MAX};
+use crate::limits::{GROUP_BYTES_MAX, INSTANCE_ID_BYTES_MAX, MEMBER_ID_BYTES_MAX, TOPIC_BYTES_MAX};
 use std::{fmt, str::FromStr, sync::Arc};
 
 /// A partition's number within its topic, from 0.
@@ -90,6 +90,11 @@ name!(
 name!(
     /// An agent's id: unique among the agents of one metadata store.
     AgentId, "agent id", INSTANCE_ID_BYTES_MAX
+);
+
+name!(
+    /// A group member's id: its client id and random characters, so that no two consumers ever share one.
+    MemberId, "member id", MEMBER_ID_BYTES_MAX
 );
 
 /// A partition of a topic. Clones are cheap.

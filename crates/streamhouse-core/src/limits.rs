@@ -21,6 +21,8 @@ pub const TOPIC_BYTES_MAX: usize = 249;
 pub const GROUP_BYTES_MAX: usize = 255;
 /// Longest agent or client id, in bytes.
 pub const INSTANCE_ID_BYTES_MAX: usize = 127;
+/// Longest id of a group's member, in bytes: a client id, a dash and 16 hexadecimal digits.
+pub const MEMBER_ID_BYTES_MAX: usize = INSTANCE_ID_BYTES_MAX + 1 + 16;
 /// Most partitions of a topic.
 pub const PARTITIONS_MAX: u32 = 10_000;
 /// Largest segment an agent writes in one flush: bounds the agent's memory and a flush's duration.

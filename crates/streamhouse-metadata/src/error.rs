@@ -5,6 +5,9 @@ use streamhouse_core::{Counted, ErrorKind};
 /// Result of a metadata call.
 pub type Result<T, E = MetadataError> = std::result::Result<T, E>;
 
+/// What a database driver said.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// What went wrong and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum MetadataError {
@@ -30,6 +33,39 @@ pub enum MetadataError {
     /// The group does not exist.
     #[error("group {0} does not exist; a group comes to be with its first commit")]
     GroupNotFound(String),
+    /// The member is not in the group, or has lost a claim.
+    #[error(
+        "member {member} of group {group} is fenced: {reason}; what it read since its last commit is read again by others. \
+         Join again"
+    )]
+    MemberFenced {
+        /// The group.
+        group: String,
+        /// The member.
+        member: String,
+        /// What it has lost.
+        reason: String,
+    },
+    /// Somebody outside of a group changes what a living member has claimed.
+    #[error(
+        "{partition} is read by member {member} of group {group}; stop the group's consumers, then try again"
+    )]
+    Claimed {
+        /// The group.
+        group: String,
+        /// The partition.
+        partition: String,
+        /// The member that holds the claim.
+        member: String,
+    },
+    /// What another metadata store, that was asked over the network, answered.
+    #[error("{message}")]
+    Remote {
+        /// How to react.
+        kind: ErrorKind,
+        /// Its message.
+        message: String,
+    },
     /// The argument is wrong.
     #[error("{0}")]
     Invalid(String),
@@ -45,7 +81,7 @@ pub enum MetadataError {
     },
     /// The database is busy or was interrupted; nothing was changed.
     #[error("the metadata store is busy ({0}); try again")]
-    Busy(#[source] sqlx::Error),
+    Busy(#[source] Cause),
     /// The file at `path` cannot be used as it is; nothing was changed.
     #[error("the metadata store {path} {problem}{}", in_brackets(said))]
     Unusable {
@@ -58,12 +94,12 @@ pub enum MetadataError {
     },
     /// The database failed in a way that has no better name here; nothing was changed.
     #[error("the metadata store failed: {0}; check its path, permissions and free space")]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(#[source] Cause),
     /// The outcome of a commit is unknown: it may have happened.
     #[error(
         "the outcome of a metadata commit is unknown: {0}; ask `flush_outcome` before any offset is used again"
     )]
-    Unknown(#[source] sqlx::Error),
+    Unknown(#[source] Cause),
     /// The database holds something this version did not write.
     #[error("the metadata store holds something unexpected: {0}")]
     Corrupt(String),
@@ -80,7 +116,11 @@ impl MetadataError {
             MetadataError::TopicNotFound(_)
             | MetadataError::PartitionNotFound { .. }
             | MetadataError::GroupNotFound(_) => ErrorKind::NotFound,
-            MetadataError::TopicExists(_) | MetadataError::Invalid(_) => ErrorKind::Invalid,
+            MetadataError::TopicExists(_) | MetadataError::Invalid(_) | MetadataError::Claimed { .. } => {
+                ErrorKind::Invalid
+            }
+            MetadataError::MemberFenced { .. } => ErrorKind::Fenced,
+            MetadataError::Remote { kind, .. } => *kind,
             MetadataError::AgentRuns { .. }
             | MetadataError::Unusable { .. }
             | MetadataError::Unavailable(_) => ErrorKind::Unavailable,

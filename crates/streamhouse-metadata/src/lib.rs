@@ -8,7 +8,10 @@ mod model;
 mod sqlite;
 mod store;
 
-pub use error::{MetadataError, Result};
+pub use error::{Cause, MetadataError, Result};
 pub use model::*;
 pub use sqlite::{AgentLock, SqliteMetadataStore};
-pub use store::{Agents, Groups, Leases, MetadataStore, Segments, Topics};
+pub use store::{
+    Agents, ClientStore, Groups, Leases, Members, MetadataStore, Producers, SegmentRanges, Segments, Topics,
+    Upkeep,
+};

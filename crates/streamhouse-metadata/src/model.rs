@@ -1,7 +1,7 @@
 //! What the traits take and give.
 
 use std::time::Duration;
-use streamhouse_core::{AgentId, GroupId, Partition, SegmentId, TopicName, TopicPartition};
+use streamhouse_core::{AgentId, GroupId, MemberId, Partition, SegmentId, TopicName, TopicPartition};
 
 /// A topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,8 +10,19 @@ pub struct Topic {
     pub name: TopicName,
     /// How many partitions it has; at least 1.
     pub partitions: u32,
+    /// How long its records are kept.
+    pub retention: Retention,
     /// When it was created, in milliseconds since 1970 by the database's clock.
     pub created_ms: i64,
+}
+
+/// How long a topic's records are kept. The default keeps them for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// A segment's records go when it was committed longer ago than this; at least 1 ms.
+    pub age: Option<Duration>,
+    /// A partition's oldest records go while its batches take more than this many bytes in segments; at least 1.
+    pub bytes: Option<u64>,
 }
 
 /// Where a partition's records begin and end.
@@ -56,6 +67,17 @@ pub struct AgentInfo {
     pub heartbeat_age_ms: i64,
 }
 
+/// A partition's row of the lease table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseRow {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// Who holds its unexpired lease, if anybody does.
+    pub holder: Option<AgentId>,
+    /// Epoch of its last lease; 0 when it never had one.
+    pub epoch: u64,
+}
+
 /// A granted lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
@@ -72,7 +94,7 @@ pub struct Lease {
 /// The last batches of one producer in one partition, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProducerState {
-    /// From [`Agents::new_producer_id`](crate::Agents::new_producer_id).
+    /// From [`Producers::new_producer_id`](crate::Producers::new_producer_id).
     pub producer_id: u64,
     /// The producer raises it when it gives up on batches that it has sent; each epoch has its own sequence.
     pub epoch: i16,
@@ -187,4 +209,71 @@ pub struct Group {
     pub partitions: u32,
     /// Lag over those partitions.
     pub lag_records: u64,
+}
+
+/// An offset to commit: the next the group will read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OffsetCommit {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The offset.
+    pub offset: u64,
+    /// Generation of the member's claim on the partition; without a member it is not looked at.
+    pub generation: u64,
+}
+
+/// How a group stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupView {
+    /// Raised whenever a member comes, goes or changes its topics.
+    pub generation: u64,
+    /// Its living members, by id.
+    pub members: Vec<Member>,
+    /// What they have claimed, by topic and number.
+    pub claims: Vec<Claim>,
+}
+
+/// A member of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its id.
+    pub id: MemberId,
+    /// The topics it reads, by name.
+    pub topics: Vec<TopicName>,
+}
+
+/// Who reads a partition for a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The member.
+    pub member: MemberId,
+    /// The group's generation when it was granted.
+    pub generation: u64,
+}
+
+/// A claim that was granted, and where the group stands on its partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// The partition, and how far the group is on it.
+    pub offset: GroupOffset,
+    /// The group's generation now; commits under the claim state it.
+    pub generation: u64,
+}
+
+/// Work that one agent does for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Duty {
+    /// Retention, and the removal of objects that nothing refers to.
+    Upkeep,
+}
+
+/// A segment that nothing can be read from any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadSegment {
+    /// Its id.
+    pub segment: SegmentId,
+    /// Object key.
+    pub object: String,
 }

@@ -3,7 +3,7 @@
 use super::{SqliteMetadataStore, now_ms, stored_name, unsigned};
 use crate::error::{MetadataError, Result};
 use crate::model::AgentInfo;
-use crate::store::Agents;
+use crate::store::{Agents, Producers};
 use async_trait::async_trait;
 use streamhouse_core::AgentId;
 
@@ -54,7 +54,7 @@ impl Agents for SqliteMetadataStore {
 
     async fn deregister_agent(&self, agent: &AgentId) -> Result<()> {
         let mut transaction = self.begin().await?;
-        for statement in [super::leases::RELEASE, "DELETE FROM agents WHERE name = ?1"] {
+        for statement in [super::leases::RELEASE_ALL, "DELETE FROM agents WHERE name = ?1"] {
             sqlx::query(statement)
                 .bind(agent.as_str())
                 .execute(&mut *transaction)
@@ -75,7 +75,10 @@ impl Agents for SqliteMetadataStore {
             })
             .collect()
     }
+}
 
+#[async_trait]
+impl Producers for SqliteMetadataStore {
     async fn new_producer_id(&self) -> Result<u64> {
         let mut transaction = self.begin().await?;
         let id: i64 = sqlx::query_scalar(NEXT_PRODUCER_ID)

@@ -94,7 +94,7 @@ pub(super) fn cannot_read(path: &Path, error: std::io::Error) -> MetadataError {
 /// What an error of the database means, for everything but COMMIT: nothing was changed.
 pub(super) fn explain(path: &Path, error: sqlx::Error) -> MetadataError {
     match code(&error) {
-        Some(BUSY | LOCKED | INTERRUPT) => MetadataError::Busy(error),
+        Some(BUSY | LOCKED | INTERRUPT) => MetadataError::Busy(error.into()),
         Some(FULL) => refused(path, IS_FULL, &error),
         Some(READONLY | PERM) => refused(path, IS_READ_ONLY, &error),
         Some(CANTOPEN) => refused(path, CANNOT_BE_OPENED, &error),
@@ -102,7 +102,7 @@ pub(super) fn explain(path: &Path, error: sqlx::Error) -> MetadataError {
         Some(CORRUPT) => {
             MetadataError::Corrupt(format!("{error} in {}; restore it from a backup", path.display()))
         }
-        Some(_) => MetadataError::Unavailable(error),
+        Some(_) => MetadataError::Unavailable(error.into()),
         None => explain_driver(path, error),
     }
 }
@@ -123,7 +123,7 @@ pub(super) fn explain_reading(path: &Path, error: sqlx::Error) -> MetadataError 
 fn explain_driver(path: &Path, error: sqlx::Error) -> MetadataError {
     use sqlx::Error::*;
     match error {
-        PoolTimedOut => MetadataError::Busy(error),
+        PoolTimedOut => MetadataError::Busy(error.into()),
         Io(error) => cannot_create(path, error),
         RowNotFound
         | TypeNotFound { .. }
@@ -134,6 +134,6 @@ fn explain_driver(path: &Path, error: sqlx::Error) -> MetadataError {
             MetadataError::Corrupt(format!("{error} in {}; restore it from a backup", path.display()))
         }
         // PoolClosed, WorkerCrashed and what can only come from a mistake in a statement.
-        _ => MetadataError::Unavailable(error),
+        _ => MetadataError::Unavailable(error.into()),
     }
 }

@@ -6,12 +6,12 @@ use super::{
     unsigned,
 };
 use crate::error::{MetadataError, Result};
-use crate::model::{Group, GroupOffset};
+use crate::model::{Group, GroupOffset, OffsetCommit};
 use crate::store::Groups;
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
 use std::time::Duration;
-use streamhouse_core::{GroupId, TopicPartition};
+use streamhouse_core::{GroupId, MemberId, TopicPartition};
 
 pub(super) const SELECT_PARTITION_ENDS: &str = "
     SELECT t.id, t.partitions, p.high_watermark
@@ -76,7 +76,12 @@ const SELECT_GROUPS: &str = "
 
 #[async_trait]
 impl Groups for SqliteMetadataStore {
-    async fn commit_offsets(&self, group: &GroupId, offsets: &[(TopicPartition, u64)]) -> Result<()> {
+    async fn commit_offsets(
+        &self,
+        group: &GroupId,
+        _member: Option<&MemberId>,
+        offsets: &[OffsetCommit],
+    ) -> Result<()> {
         if offsets.is_empty() {
             return Ok(());
         }
@@ -160,17 +165,17 @@ impl SqliteMetadataStore {
     async fn check_offsets(
         &self,
         connection: &mut SqliteConnection,
-        offsets: &[(TopicPartition, u64)],
+        offsets: &[OffsetCommit],
     ) -> Result<Vec<(i64, u32, i64)>> {
         let ends: Vec<(Option<i64>, Option<u32>, Option<i64>)> = sqlx::query_as(SELECT_PARTITION_ENDS)
-            .bind(json_partitions(offsets.iter().map(|(at, _)| at)))
+            .bind(json_partitions(offsets.iter().map(|commit| &commit.partition)))
             .fetch_all(connection)
             .await
             .map_err(|error| self.failed(error))?;
         offsets
             .iter()
             .zip(ends)
-            .map(|((at, offset), (topic_id, partitions, high_watermark))| {
+            .map(|(OffsetCommit { partition: at, offset, .. }, (topic_id, partitions, high_watermark))| {
                 let (Some(topic_id), Some(high_watermark)) = (topic_id, high_watermark) else {
                     return Err(not_found(at, partitions));
                 };

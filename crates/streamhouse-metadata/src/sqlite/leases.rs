@@ -2,9 +2,11 @@
 
 use super::agents::not_registered;
 use super::topics::watermarks;
-use super::{SqliteMetadataStore, json, now_ms, stored_partition, term_ms, unsigned};
+use super::{
+    SqliteMetadataStore, json, json_partitions, now_ms, stored_name, stored_partition, term_ms, unsigned,
+};
 use crate::error::{MetadataError, Result};
-use crate::model::{Lease, ProducerState, SequencedBatch};
+use crate::model::{Lease, LeaseRow, ProducerState, SequencedBatch};
 use crate::store::Leases;
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
@@ -16,25 +18,31 @@ use streamhouse_core::{AgentId, TopicPartition};
 /// hands, so that no agent has a window the store has not.
 const PRODUCER_SILENCE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Whether the agent is known, and whether there is anything to grant: asked without the write lock, because agents ask
-/// all the time and mostly there is nothing.
-const SELECT_GRANTABLE: &str = concat!(
-    "SELECT (SELECT id FROM agents WHERE name = ?1),
-            EXISTS (SELECT 1 FROM partitions WHERE expires_ms <= ",
+const SELECT_LEASES: &str = concat!(
+    "SELECT t.name, p.partition, (SELECT name FROM agents WHERE id = p.agent_id AND p.expires_ms > ",
     now_ms!(),
-    ")"
+    "), p.epoch
+    FROM topics t CROSS JOIN partitions p ON p.topic_id = t.id
+    ORDER BY t.name, p.partition"
 );
 
-const GRANT: &str = concat!(
-    "UPDATE partitions
+const SELECT_ANY_FREE: &str =
+    concat!("SELECT EXISTS (SELECT 1 FROM partitions WHERE expires_ms <= ", now_ms!(), ")");
+
+/// Materialized for the same reason as [`RENEW`]'s.
+pub(super) const GRANT: &str = concat!(
+    "WITH asked (topic_id, partition) AS MATERIALIZED (
+        SELECT t.id, j.value ->> 1 FROM json_each(?3) AS j CROSS JOIN topics t ON t.name = j.value ->> 0)
+    UPDATE partitions
     SET agent_id = ?1, epoch = epoch + 1, expires_ms = ?2 + ",
     now_ms!(),
-    " WHERE (topic_id, partition) IN (
-        SELECT topic_id, partition FROM partitions WHERE expires_ms <= ",
+    " FROM asked
+    WHERE partitions.topic_id = asked.topic_id
+      AND partitions.partition = asked.partition
+      AND partitions.expires_ms <= ",
     now_ms!(),
-    " ORDER BY topic_id, partition LIMIT ?3)
-    RETURNING topic_id, partition, epoch, log_start, high_watermark,
-              (SELECT name FROM topics WHERE id = topic_id)"
+    " RETURNING partitions.topic_id, partitions.partition, epoch, log_start, high_watermark,
+              (SELECT name FROM topics WHERE id = partitions.topic_id)"
 );
 
 const FORGET_SILENT_PRODUCERS: &str = concat!(
@@ -68,8 +76,21 @@ pub(super) const RENEW: &str = concat!(
     " RETURNING (SELECT name FROM topics WHERE id = topic_id), partition"
 );
 
-/// Takes the agent's leases away; no other statement may leave a lease without its holder.
+/// A row asked: `[topic, partition, epoch]`. Materialized for the same reason as [`RENEW`]'s.
 pub(super) const RELEASE: &str = "
+    WITH asked (topic_id, partition, epoch) AS MATERIALIZED (
+        SELECT t.id, j.value ->> 1, j.value ->> 2
+        FROM json_each(?1) AS j CROSS JOIN topics t ON t.name = j.value ->> 0)
+    UPDATE partitions
+    SET agent_id = NULL, expires_ms = 0
+    FROM asked
+    WHERE partitions.topic_id = asked.topic_id
+      AND partitions.partition = asked.partition
+      AND partitions.epoch = asked.epoch
+      AND partitions.agent_id = (SELECT id FROM agents WHERE name = ?2)";
+
+/// Takes the agent's leases away; no other statement may leave a lease without its holder.
+pub(super) const RELEASE_ALL: &str = "
     UPDATE partitions SET agent_id = NULL, expires_ms = 0
     WHERE agent_id = (SELECT id FROM agents WHERE name = ?1)";
 
@@ -77,22 +98,44 @@ const EXPIRE_ALL: &str = "UPDATE partitions SET agent_id = NULL, expires_ms = 0 
 
 #[async_trait]
 impl Leases for SqliteMetadataStore {
-    async fn acquire_leases(&self, agent: &AgentId, term: Duration, max: u32) -> Result<Vec<Lease>> {
+    async fn lease_table(&self) -> Result<Vec<LeaseRow>> {
+        let rows: Vec<(String, i64, Option<String>, i64)> = sqlx::query_as(SELECT_LEASES)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| self.failed(error))?;
+        rows.into_iter()
+            .map(|(topic, partition, holder, epoch)| {
+                Ok(LeaseRow {
+                    partition: stored_partition(&topic, partition)?,
+                    holder: holder.map(|name| stored_name(&name)).transpose()?,
+                    epoch: unsigned(epoch)?,
+                })
+            })
+            .collect()
+    }
+
+    async fn any_lease_free(&self) -> Result<bool> {
+        sqlx::query_scalar(SELECT_ANY_FREE).fetch_one(&self.readers).await.map_err(|error| self.failed(error))
+    }
+
+    async fn acquire_leases(
+        &self,
+        agent: &AgentId,
+        term: Duration,
+        wanted: &[TopicPartition],
+    ) -> Result<Vec<Lease>> {
         let term_ms = term_ms(term)?;
-        let (id, any): (Option<i64>, bool) = sqlx::query_as(SELECT_GRANTABLE)
+        let mut transaction = self.begin().await?;
+        let id: Option<i64> = sqlx::query_scalar("SELECT id FROM agents WHERE name = ?1")
             .bind(agent.as_str())
-            .fetch_one(&self.readers)
+            .fetch_optional(&mut *transaction)
             .await
             .map_err(|error| self.failed(error))?;
         let id = id.ok_or_else(|| not_registered(agent))?;
-        if !any || max == 0 {
-            return Ok(Vec::new());
-        }
-        let mut transaction = self.begin().await?;
         let rows: Vec<Granted> = sqlx::query_as(GRANT)
             .bind(id)
             .bind(term_ms)
-            .bind(max)
+            .bind(json_partitions(wanted))
             .fetch_all(&mut *transaction)
             .await
             .map_err(|error| self.failed(error))?;
@@ -121,11 +164,9 @@ impl Leases for SqliteMetadataStore {
         if leases.is_empty() {
             return Ok(Vec::new());
         }
-        let asked: Vec<_> =
-            leases.iter().map(|(at, epoch)| (at.topic.as_str(), at.partition, epoch)).collect();
         let mut transaction = self.begin().await?;
         let rows: Vec<(String, i64)> = sqlx::query_as(RENEW)
-            .bind(json(&asked))
+            .bind(json_leases(leases))
             .bind(term_ms)
             .bind(agent.as_str())
             .fetch_all(&mut *transaction)
@@ -135,9 +176,23 @@ impl Leases for SqliteMetadataStore {
         rows.iter().map(|(topic, partition)| stored_partition(topic, *partition)).collect()
     }
 
-    async fn release_leases(&self, agent: &AgentId) -> Result<()> {
+    async fn release_leases(&self, agent: &AgentId, leases: &[(TopicPartition, u64)]) -> Result<()> {
+        if leases.is_empty() {
+            return Ok(());
+        }
         let mut transaction = self.begin().await?;
         sqlx::query(RELEASE)
+            .bind(json_leases(leases))
+            .bind(agent.as_str())
+            .execute(&mut *transaction)
+            .await
+            .map_err(|error| self.failed(error))?;
+        self.commit(transaction).await
+    }
+
+    async fn release_all_leases(&self, agent: &AgentId) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        sqlx::query(RELEASE_ALL)
             .bind(agent.as_str())
             .execute(&mut *transaction)
             .await
@@ -150,6 +205,12 @@ impl Leases for SqliteMetadataStore {
         sqlx::query(EXPIRE_ALL).execute(&mut *transaction).await.map_err(|error| self.failed(error))?;
         self.commit(transaction).await
     }
+}
+
+/// Leases as one parameter: `[[topic, partition, epoch], ...]`.
+fn json_leases(leases: &[(TopicPartition, u64)]) -> String {
+    let rows: Vec<_> = leases.iter().map(|(at, epoch)| (at.topic.as_str(), at.partition, epoch)).collect();
+    json(&rows)
 }
 
 /// Topic id, partition, epoch, log start, high watermark, topic.

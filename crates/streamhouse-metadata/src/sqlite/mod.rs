@@ -12,9 +12,11 @@ mod file;
 mod groups;
 mod leases;
 mod lock;
+mod members;
 mod open;
 mod segments;
 mod topics;
+mod upkeep;
 
 #[cfg(test)]
 mod tests;
@@ -129,7 +131,7 @@ impl SqliteMetadataStore {
             if errors::is_certain_at_commit(&error) {
                 self.failed(error)
             } else {
-                MetadataError::Unknown(error)
+                MetadataError::Unknown(error.into())
             }
         })
     }
@@ -148,6 +150,10 @@ impl SqliteMetadataStore {
             self.path.display()
         )))
     }
+}
+
+fn not_built() -> MetadataError {
+    MetadataError::Invalid("not built".to_owned())
 }
 
 /// A list as one parameter, for `json_each`.

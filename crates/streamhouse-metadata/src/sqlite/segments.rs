@@ -3,7 +3,7 @@
 use super::{SqliteMetadataStore, json, now_ms, signed, unsigned};
 use crate::error::{MetadataError, Result};
 use crate::model::{Flush, FlushRange, ProducerState, RangeOutcome, SegmentRange};
-use crate::store::{Segments, Topics};
+use crate::store::{SegmentRanges, Segments, Topics};
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
 use std::collections::{HashMap, HashSet};
@@ -78,6 +78,10 @@ pub(super) const SELECT_RANGES: &str = "
     ORDER BY r.base_offset
     LIMIT 0 + ?4";
 
+/// Ids as 32 hexadecimal digits each.
+const SELECT_COMMITTED: &str = "
+    SELECT s.id FROM json_each(?1) AS j CROSS JOIN segments s ON s.id = unhex(j.value)";
+
 #[async_trait]
 impl Segments for SqliteMetadataStore {
     async fn commit_flush(&self, flush: &Flush) -> Result<Vec<RangeOutcome>> {
@@ -116,6 +120,19 @@ impl Segments for SqliteMetadataStore {
         self.recorded_outcome(&mut transaction, flush).await
     }
 
+    async fn committed_segments(&self, segments: &[SegmentId]) -> Result<Vec<SegmentId>> {
+        let asked: Vec<_> = segments.iter().map(SegmentId::to_string).collect();
+        let rows: Vec<Vec<u8>> = sqlx::query_scalar(SELECT_COMMITTED)
+            .bind(json(&asked))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| self.failed(error))?;
+        rows.iter().map(|id| segment_id(id)).collect()
+    }
+}
+
+#[async_trait]
+impl SegmentRanges for SqliteMetadataStore {
     async fn ranges(&self, partition: &TopicPartition, offset: u64, max: u32) -> Result<Vec<SegmentRange>> {
         let rows: Vec<RangeRow> = sqlx::query_as(SELECT_RANGES)
             .bind(partition.topic.as_str())
@@ -131,14 +148,6 @@ impl Segments for SqliteMetadataStore {
             self.watermarks(std::slice::from_ref(partition)).await?;
         }
         rows.into_iter().map(segment_range).collect()
-    }
-
-    async fn segment_exists(&self, segment: SegmentId) -> Result<bool> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM segments WHERE id = ?1)")
-            .bind(id_bytes(segment))
-            .fetch_one(&self.readers)
-            .await
-            .map_err(|error| self.failed(error))
     }
 }
 
@@ -307,11 +316,8 @@ type RangeRow = (Vec<u8>, String, i64, i64, i64, i64, i64, i64, i64);
 fn segment_range(row: RangeRow) -> Result<SegmentRange> {
     let (id, object, base_offset, end_offset, position, bytes, index_position, index_bytes, committed_ms) =
         row;
-    let id: [u8; 16] = id
-        .try_into()
-        .map_err(|id: Vec<u8>| MetadataError::Corrupt(format!("a segment id of {} bytes", id.len())))?;
     Ok(SegmentRange {
-        segment: SegmentId(u128::from_be_bytes(id)),
+        segment: segment_id(&id)?,
         object,
         base_offset: unsigned(base_offset)?,
         end_offset: unsigned(end_offset)?,
@@ -321,4 +327,11 @@ fn segment_range(row: RangeRow) -> Result<SegmentRange> {
         index_bytes: unsigned(index_bytes)?,
         committed_ms,
     })
+}
+
+fn segment_id(stored: &[u8]) -> Result<SegmentId> {
+    let bytes = stored
+        .try_into()
+        .map_err(|_| MetadataError::Corrupt(format!("a segment id of {} bytes", stored.len())))?;
+    Ok(SegmentId(u128::from_be_bytes(bytes)))
 }

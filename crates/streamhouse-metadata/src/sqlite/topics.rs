@@ -2,7 +2,7 @@
 
 use super::{SqliteMetadataStore, json_partitions, not_found, now_ms, stored_name, unsigned};
 use crate::error::{MetadataError, Result};
-use crate::model::{LeaseHolder, PartitionInfo, Topic, Watermarks};
+use crate::model::{LeaseHolder, PartitionInfo, Retention, Topic, Watermarks};
 use crate::store::Topics;
 use async_trait::async_trait;
 use streamhouse_core::limits::PARTITIONS_MAX;
@@ -37,7 +37,7 @@ pub(super) const SELECT_WATERMARKS: &str = "
 
 #[async_trait]
 impl Topics for SqliteMetadataStore {
-    async fn create_topic(&self, name: &TopicName, partitions: u32) -> Result<Topic> {
+    async fn create_topic(&self, name: &TopicName, partitions: u32, retention: Retention) -> Result<Topic> {
         if partitions == 0 || partitions > PARTITIONS_MAX {
             return Err(MetadataError::Invalid(format!(
                 "topic {name} cannot have {partitions} partitions; choose 1 to {PARTITIONS_MAX}"
@@ -60,7 +60,11 @@ impl Topics for SqliteMetadataStore {
             .await
             .map_err(|error| self.failed(error))?;
         self.commit(transaction).await?;
-        Ok(Topic { name: name.clone(), partitions, created_ms })
+        Ok(Topic { name: name.clone(), partitions, retention, created_ms })
+    }
+
+    async fn set_retention(&self, _name: &TopicName, _retention: Retention) -> Result<Topic> {
+        Err(super::not_built())
     }
 
     async fn topic(&self, name: &TopicName) -> Result<Topic> {
@@ -71,7 +75,12 @@ impl Topics for SqliteMetadataStore {
                 .await
                 .map_err(|error| self.failed(error))?;
         let (partitions, created_ms) = found.ok_or_else(|| MetadataError::TopicNotFound(name.to_string()))?;
-        Ok(Topic { name: name.clone(), partitions: unsigned(partitions)?, created_ms })
+        Ok(Topic {
+            name: name.clone(),
+            partitions: unsigned(partitions)?,
+            retention: Retention::default(),
+            created_ms,
+        })
     }
 
     async fn topics(&self) -> Result<Vec<Topic>> {
@@ -82,7 +91,12 @@ impl Topics for SqliteMetadataStore {
                 .map_err(|error| self.failed(error))?;
         rows.into_iter()
             .map(|(name, partitions, created_ms)| {
-                Ok(Topic { name: stored_name(&name)?, partitions: unsigned(partitions)?, created_ms })
+                Ok(Topic {
+                    name: stored_name(&name)?,
+                    partitions: unsigned(partitions)?,
+                    retention: Retention::default(),
+                    created_ms,
+                })
             })
             .collect()
     }
