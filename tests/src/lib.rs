@@ -4,11 +4,13 @@
 mod cluster;
 mod exposition;
 mod http;
+pub mod postgres;
 mod process;
 mod report;
 
 pub use cluster::{Agent, Binaries, Cluster, Ports, Probe, Target};
 pub use exposition::{Exposition, Sample};
 pub use http::{Response, get};
+pub use postgres::Postgres;
 pub use process::{Process, poll_until};
 pub use report::{ConsumeReport, ProduceReport};
