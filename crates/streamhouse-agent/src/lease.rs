@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 /// Leases are renewed this often in a term; no call to the metadata store may take longer than that.
 const RENEWALS_PER_TERM: u32 = 3;
 /// Leases taken in one transaction: bounds how long others wait for the metadata store.
-const ACQUIRE_MAX: u32 = 1000;
+const ACQUIRE_MAX: usize = 1000;
 
 /// What the keeper works with.
 pub(crate) struct Parts {
@@ -190,28 +190,28 @@ impl LeaseKeeper {
     async fn acquire(&mut self) -> Result<(), Problem> {
         let Parts { agent, metadata, .. } = &self.parts;
         if self.must_release {
-            self.bounded(metadata.release_leases(agent)).await?;
+            self.bounded(metadata.release_all_leases(agent)).await?;
         }
         self.must_release = false;
-        loop {
+        if !self.bounded(metadata.any_lease_free()).await? {
+            return Ok(());
+        }
+        let table = self.bounded(metadata.lease_table()).await?;
+        let free: Vec<_> =
+            table.into_iter().filter(|row| row.holder.is_none()).map(|row| row.partition).collect();
+        for wanted in free.chunks(ACQUIRE_MAX) {
             let Parts { agent, lease_term, metadata, .. } = &self.parts;
             let until = Instant::now() + *lease_term;
-            let leases = self.bounded(metadata.acquire_leases(agent, *lease_term, ACQUIRE_MAX)).await?;
-            if leases.is_empty() {
-                return Ok(());
-            }
+            let leases = self.bounded(metadata.acquire_leases(agent, *lease_term, wanted)).await?;
             tracing::info!(partitions = leases.len(), "leases granted");
             for lease in &leases {
                 tracing::debug!(partition = %lease.partition, epoch = lease.epoch, "lease granted");
                 self.held.insert(lease.partition.clone(), Held { epoch: lease.epoch, until });
             }
-            let is_last = leases.len() < ACQUIRE_MAX as usize;
             // Without a flusher the agent is ending.
             let _ = self.parts.flusher.send(Command::Granted(leases)).await;
-            if is_last {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     /// Lets go of what could not be renewed in time; the database has too.
@@ -268,7 +268,7 @@ impl LeaseKeeper {
         self.publish(Leases::None(Reason::ShuttingDown));
         let Parts { agent, metadata, .. } = &self.parts;
         let release = async {
-            metadata.release_leases(agent).await?;
+            metadata.release_all_leases(agent).await?;
             metadata.deregister_agent(agent).await
         };
         if let Err(Problem { message, .. }) = self.bounded(release).await {

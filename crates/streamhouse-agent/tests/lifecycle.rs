@@ -5,7 +5,7 @@ mod support;
 use std::process::{Command, Stdio};
 use streamhouse_agent::{Agent, StartError};
 use streamhouse_core::TopicName;
-use streamhouse_metadata::{Agents, Topics};
+use streamhouse_metadata::{Agents, Retention, Topics};
 use support::faults::PutFault;
 use support::process::AgentProcess;
 use support::{Client, Log, batch, get, kind, stamped, until};
@@ -19,7 +19,7 @@ async fn an_agent_is_ready_when_it_leases_something() {
     assert_eq!(status, 503);
     assert!(body.contains("streamhouse topic create"), "{body}");
 
-    log.metadata.create_topic(&TopicName::new("orders").unwrap(), 3).await.unwrap();
+    log.metadata.create_topic(&TopicName::new("orders").unwrap(), 3, Retention::default()).await.unwrap();
     until("readiness", async || get(agent.http_address(), "/ready").await.0 == 200).await;
     assert_eq!(get(agent.http_address(), "/ready").await.1, "ready: 3 partitions leased\n");
     assert_eq!(get(agent.http_address(), "/other").await.0, 404);

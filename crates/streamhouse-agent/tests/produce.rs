@@ -7,6 +7,7 @@ use streamhouse_agent::Agent;
 use streamhouse_core::ErrorKind;
 use streamhouse_core::batch::ProducerStamp;
 use streamhouse_core::limits::{BATCH_BYTES_MAX, REQUEST_BATCHES_MAX, REQUEST_BYTES_MAX};
+use streamhouse_metadata::{Retention, Topics};
 use streamhouse_proto::v1::ProduceBatch;
 use support::{Client, Log, batch, damaged, kind, large, stamped, until};
 
@@ -141,7 +142,7 @@ async fn a_new_topic_is_written_without_a_restart() {
     let result = client.one(batch(0, &["x"], None)).await;
     assert_eq!(kind(&result), Some(ErrorKind::NotFound));
     let orders = support::orders(0).topic;
-    streamhouse_metadata::Topics::create_topic(&*log.metadata, &orders, 2).await.unwrap();
+    log.metadata.create_topic(&orders, 2, Retention::default()).await.unwrap();
     assert_eq!(client.stored(batch(1, &["x"], None)).await, 0);
     agent.shutdown().await;
 }

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::{fmt, future::pending, io, time::Duration};
-use streamhouse_core::{AgentId, GroupId, SegmentId, TopicName, TopicPartition};
+use streamhouse_core::{AgentId, GroupId, MemberId, SegmentId, TopicName, TopicPartition};
 use streamhouse_metadata::*;
 use tokio::sync::Notify;
 
@@ -71,11 +71,11 @@ impl Faults {
 }
 
 fn unknown() -> MetadataError {
-    MetadataError::Unknown(sqlx::Error::WorkerCrashed)
+    MetadataError::Unknown("made by the test".into())
 }
 
 fn refused() -> MetadataError {
-    MetadataError::Unavailable(sqlx::Error::WorkerCrashed)
+    MetadataError::Unavailable("made by the test".into())
 }
 
 /// A metadata store whose commits fail.
@@ -100,7 +100,7 @@ impl Segments for FaultyMetadata {
                 self.faults.told.notified().await;
                 Err(refused())
             }
-            Some(CommitFault::Busy) => Err(MetadataError::Busy(sqlx::Error::PoolTimedOut)),
+            Some(CommitFault::Busy) => Err(MetadataError::Busy("made by the test".into())),
             Some(CommitFault::DoneButUnknown) => {
                 self.inner.commit_flush(flush).await?;
                 Err(unknown())
@@ -120,105 +120,73 @@ impl Segments for FaultyMetadata {
         if fails { Err(refused()) } else { self.inner.flush_outcome(flush).await }
     }
 
-    async fn ranges(&self, partition: &TopicPartition, offset: u64, max: u32) -> Result<Vec<SegmentRange>> {
-        self.inner.ranges(partition, offset, max).await
-    }
-
-    async fn segment_exists(&self, segment: SegmentId) -> Result<bool> {
-        self.inner.segment_exists(segment).await
+    async fn committed_segments(&self, segments: &[SegmentId]) -> Result<Vec<SegmentId>> {
+        self.inner.committed_segments(segments).await
     }
 }
 
-#[async_trait]
-impl Topics for FaultyMetadata {
-    async fn create_topic(&self, name: &TopicName, partitions: u32) -> Result<Topic> {
-        self.inner.create_topic(name, partitions).await
-    }
-
-    async fn topic(&self, name: &TopicName) -> Result<Topic> {
-        self.inner.topic(name).await
-    }
-
-    async fn topics(&self) -> Result<Vec<Topic>> {
-        self.inner.topics().await
-    }
-
-    async fn partitions(&self, name: &TopicName) -> Result<Vec<PartitionInfo>> {
-        self.inner.partitions(name).await
-    }
-
-    async fn watermarks(&self, partitions: &[TopicPartition]) -> Result<Vec<Watermarks>> {
-        self.inner.watermarks(partitions).await
-    }
+/// Passes calls on as they are.
+macro_rules! pass_on {
+    ($($trait:ident { $($name:ident($($arg:ident: $type:ty),*) -> $given:ty;)* })*) => {$(
+        #[async_trait]
+        impl $trait for FaultyMetadata {
+            $(async fn $name(&self, $($arg: $type),*) -> Result<$given> {
+                self.inner.$name($($arg),*).await
+            })*
+        }
+    )*};
 }
 
-#[async_trait]
-impl Agents for FaultyMetadata {
-    async fn register_agent(&self, agent: &AgentId, address: &str) -> Result<()> {
-        self.inner.register_agent(agent, address).await
+pass_on! {
+    Topics {
+        create_topic(name: &TopicName, partitions: u32, retention: Retention) -> Topic;
+        set_retention(name: &TopicName, retention: Retention) -> Topic;
+        topic(name: &TopicName) -> Topic;
+        topics() -> Vec<Topic>;
+        partitions(name: &TopicName) -> Vec<PartitionInfo>;
+        watermarks(partitions: &[TopicPartition]) -> Vec<Watermarks>;
     }
-
-    async fn heartbeat(&self, agent: &AgentId) -> Result<()> {
-        self.inner.heartbeat(agent).await
+    Producers {
+        new_producer_id() -> u64;
     }
-
-    async fn deregister_agent(&self, agent: &AgentId) -> Result<()> {
-        self.inner.deregister_agent(agent).await
+    Agents {
+        register_agent(agent: &AgentId, address: &str) -> ();
+        heartbeat(agent: &AgentId) -> ();
+        deregister_agent(agent: &AgentId) -> ();
+        agents() -> Vec<AgentInfo>;
     }
-
-    async fn agents(&self) -> Result<Vec<AgentInfo>> {
-        self.inner.agents().await
+    Leases {
+        lease_table() -> Vec<LeaseRow>;
+        any_lease_free() -> bool;
+        acquire_leases(agent: &AgentId, term: Duration, wanted: &[TopicPartition]) -> Vec<Lease>;
+        renew_leases(agent: &AgentId, leases: &[(TopicPartition, u64)], term: Duration) -> Vec<TopicPartition>;
+        release_leases(agent: &AgentId, leases: &[(TopicPartition, u64)]) -> ();
+        release_all_leases(agent: &AgentId) -> ();
+        expire_all_leases() -> ();
     }
-
-    async fn new_producer_id(&self) -> Result<u64> {
-        self.inner.new_producer_id().await
+    SegmentRanges {
+        ranges(partition: &TopicPartition, offset: u64, max: u32) -> Vec<SegmentRange>;
     }
-}
-
-#[async_trait]
-impl Leases for FaultyMetadata {
-    async fn acquire_leases(&self, agent: &AgentId, term: Duration, max: u32) -> Result<Vec<Lease>> {
-        self.inner.acquire_leases(agent, term, max).await
+    Groups {
+        commit_offsets(group: &GroupId, member: Option<&MemberId>, offsets: &[OffsetCommit]) -> ();
+        group_offsets(group: &GroupId, partitions: &[TopicPartition]) -> Vec<GroupOffset>;
+        groups() -> Vec<Group>;
+        describe_group(group: &GroupId) -> Vec<GroupOffset>;
     }
-
-    async fn renew_leases(
-        &self,
-        agent: &AgentId,
-        leases: &[(TopicPartition, u64)],
-        term: Duration,
-    ) -> Result<Vec<TopicPartition>> {
-        self.inner.renew_leases(agent, leases, term).await
+    Members {
+        join_group(group: &GroupId, member: &MemberId, topics: &[TopicName], session: Duration) -> GroupView;
+        heartbeat_member(group: &GroupId, member: &MemberId, session: Duration) -> GroupView;
+        claim_partitions(group: &GroupId, member: &MemberId, wanted: &[TopicPartition]) -> Vec<Claimed>;
+        release_claims(group: &GroupId, member: &MemberId, partitions: &[TopicPartition]) -> ();
+        leave_group(group: &GroupId, member: &MemberId) -> ();
+        group_view(group: &GroupId) -> GroupView;
     }
-
-    async fn release_leases(&self, agent: &AgentId) -> Result<()> {
-        self.inner.release_leases(agent).await
-    }
-
-    async fn expire_all_leases(&self) -> Result<()> {
-        self.inner.expire_all_leases().await
-    }
-}
-
-#[async_trait]
-impl Groups for FaultyMetadata {
-    async fn commit_offsets(&self, group: &GroupId, offsets: &[(TopicPartition, u64)]) -> Result<()> {
-        self.inner.commit_offsets(group, offsets).await
-    }
-
-    async fn group_offsets(
-        &self,
-        group: &GroupId,
-        partitions: &[TopicPartition],
-    ) -> Result<Vec<GroupOffset>> {
-        self.inner.group_offsets(group, partitions).await
-    }
-
-    async fn groups(&self) -> Result<Vec<Group>> {
-        self.inner.groups().await
-    }
-
-    async fn describe_group(&self, group: &GroupId) -> Result<Vec<GroupOffset>> {
-        self.inner.describe_group(group).await
+    Upkeep {
+        take_duty(duty: Duty, agent: &AgentId, term: Duration) -> bool;
+        apply_retention() -> Vec<(TopicPartition, u64)>;
+        dead_segments(grace: Duration, max: u32) -> Vec<DeadSegment>;
+        forget_segments(segments: &[SegmentId]) -> ();
+        group_lags(partitions: &[TopicPartition]) -> Vec<(GroupId, GroupOffset)>;
     }
 }
 

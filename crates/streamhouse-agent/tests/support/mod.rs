@@ -14,7 +14,7 @@ use streamhouse_agent::{Agent, Config, Flags};
 use streamhouse_core::batch::{BatchBuilder, Compression, ProducerStamp};
 use streamhouse_core::{ErrorKind, TopicName, TopicPartition};
 use streamhouse_hooks::{Instance, Role};
-use streamhouse_metadata::{Segments, SqliteMetadataStore, Topics};
+use streamhouse_metadata::{Retention, SegmentRanges, SqliteMetadataStore, Topics};
 use streamhouse_proto::v1::agent_client::AgentClient;
 use streamhouse_proto::v1::{BatchResult, ProduceBatch, ProduceRequest};
 use streamhouse_storage::{PartitionReader, RangeLocation, SegmentStore, create_local, open_local};
@@ -37,7 +37,10 @@ impl Log {
         let dir = tempfile::tempdir().unwrap();
         let metadata = Arc::new(SqliteMetadataStore::new(&dir.path().join("metadata.db")).await.unwrap());
         if partitions > 0 {
-            metadata.create_topic(&TopicName::new("orders").unwrap(), partitions).await.unwrap();
+            metadata
+                .create_topic(&TopicName::new("orders").unwrap(), partitions, Retention::default())
+                .await
+                .unwrap();
         }
         Log { dir, metadata }
     }
