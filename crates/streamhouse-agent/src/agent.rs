@@ -1,28 +1,20 @@
 //! The agent: its tasks, from start to shutdown.
 
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::error::StartError;
-use crate::flush::{Command, Flusher, Tools};
-use crate::grpc::{self, Service};
-use crate::http;
-use crate::lease::{LeaseKeeper, Parts};
-use crate::readiness::Readiness;
-use crate::trial::{self, Trials};
+use crate::{grpc, http};
 use futures::future::{FutureExt, select_all};
 use object_store::ObjectStore;
 use std::{convert::Infallible as Never, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use streamhouse_core::AsTyped;
-use streamhouse_hooks::{Instance, Role};
 use streamhouse_metadata::{AgentLock, Leases, MetadataStore, SqliteMetadataStore};
-use streamhouse_storage::{SegmentStore, create_local};
+use streamhouse_storage::create_local;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Commands that wait for the flusher. Batches in them are bounded by the unflushed bytes.
-const COMMANDS_MAX: usize = 1024;
 /// Lease terms that a shutdown waits for requests under way: each is answered within the flush under way and its own.
 const DRAIN_TERMS: u32 = 2;
 
@@ -34,9 +26,8 @@ pub struct Agent {
     grpc_address: SocketAddr,
     http_address: SocketAddr,
     lease_term: Duration,
-    flusher: mpsc::Sender<Command>,
+    engine: Engine,
     stop_grpc: CancellationToken,
-    stop_leases: CancellationToken,
     stop_http: CancellationToken,
     grpc_task: Task,
     flush_task: Task,
@@ -85,59 +76,23 @@ impl Agent {
         listeners: Listeners,
         lock: Option<AgentLock>,
     ) -> Result<Agent, StartError> {
-        let instance = Instance::new(Role::Agent, config.agent_id.as_str(), "");
-        let segments = SegmentStore::new(objects, &instance);
-        check_writable(&segments, config.lease_term).await?;
-        let (flusher, commands) = mpsc::channel(COMMANDS_MAX);
-        let (lease_events, events) = mpsc::unbounded_channel();
-        let readiness = Readiness::new();
-        let wanted = Arc::new(Notify::new());
-        let tools = Tools {
-            agent: config.agent_id.clone(),
-            lease_term: config.lease_term,
-            metadata: Arc::clone(&metadata),
-            segments: segments.clone(),
-            instance: instance.clone(),
-            readiness: readiness.clone(),
-        };
-        let flush_task = spawn(Flusher::new(tools, commands, lease_events).run().map(Ok::<_, Never>));
-        let parts = Parts {
-            agent: config.agent_id.clone(),
-            address: config.advertise_address.clone().unwrap_or_else(|| listeners.grpc_address.to_string()),
-            lease_term: config.lease_term,
-            heartbeat_interval: config.heartbeat_interval,
-            sweep_interval: config.sweep_interval,
-            metadata: Arc::clone(&metadata),
-            flusher: flusher.clone(),
-            events,
-            wanted: Arc::clone(&wanted),
-            readiness: readiness.clone(),
-        };
-        let mut keeper = LeaseKeeper::new(parts, &instance);
-        keeper.start().await?;
-        let [stop_grpc, stop_leases, stop_http] = [(); 3].map(|()| CancellationToken::new());
-        let lease_task = spawn(keeper.run(stop_leases.clone()).map(Ok::<_, Never>));
-        let trials = Trials {
-            agent: config.agent_id.clone(),
-            metadata: Arc::clone(&metadata),
-            segments,
-            readiness: readiness.clone(),
-            interval: config.heartbeat_interval,
-        };
-        let trial_task = spawn(trials.run());
-        let limits = grpc::Limits::from(&config);
-        let scope = instance.scope("", None);
-        let service = Service { agent: config.agent_id, metadata, flusher: flusher.clone(), wanted, scope };
+        let address = config.advertise_address.clone().unwrap_or_else(|| listeners.grpc_address.to_string());
+        let (engine, work) = Engine::start(&config, address, metadata, objects).await?;
+        let [stop_grpc, stop_http] = [(); 2].map(|()| CancellationToken::new());
+        let flush_task = spawn(work.flushes.map(Ok::<_, Never>));
+        let lease_task = spawn(work.leases.map(Ok::<_, Never>));
+        let trial_task = spawn(work.trials.map(Ok::<_, Never>));
+        let (instance, service) = (engine.instance.clone(), Arc::clone(&engine.service));
         let stop = stop_grpc.clone().cancelled_owned();
-        let grpc_task = spawn(grpc::serve(listeners.grpc, instance, service, limits, stop));
-        let http_task = spawn(http::serve(listeners.http, readiness, stop_http.clone().cancelled_owned()));
+        let grpc_task = spawn(grpc::serve(listeners.grpc, instance, service, (&config).into(), stop));
+        let stop = stop_http.clone().cancelled_owned();
+        let http_task = spawn(http::serve(listeners.http, engine.readiness.clone(), stop));
         Ok(Agent {
             grpc_address: listeners.grpc_address,
             http_address: listeners.http_address,
             lease_term: config.lease_term,
-            flusher,
+            engine,
             stop_grpc,
-            stop_leases,
             stop_http,
             grpc_task,
             flush_task,
@@ -183,24 +138,15 @@ impl Agent {
         if timeout(limit, self.grpc_task).await.is_err() {
             tracing::warn!(limit = %AsTyped(limit), "requests were still under way and are dropped");
         }
-        // Fails when the flusher has ended, which is what is asked for.
-        let _ = self.flusher.send(Command::Drain).await;
+        self.engine.drain().await;
         if timeout(limit, self.flush_task).await.is_err() {
             tracing::warn!(limit = %AsTyped(limit), "a flush was still under way and is dropped");
         }
-        self.stop_leases.cancel();
+        self.engine.release();
         // It bounds its calls by itself.
         let _ = self.lease_task.await;
         self.stop_http.cancel();
         let _ = timeout(limit, self.http_task).await;
-    }
-}
-
-/// What no flush could be stored in is found now, not with the first records.
-async fn check_writable(segments: &SegmentStore, limit: Duration) -> Result<(), StartError> {
-    match timeout(limit, trial::store_and_remove(segments)).await {
-        Ok(stored) => stored.map_err(StartError::NotWritable),
-        Err(_) => Err(StartError::StoreTimeout(limit)),
     }
 }
 

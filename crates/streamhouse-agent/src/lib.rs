@@ -4,6 +4,7 @@
 //! An acknowledgement means that the object is stored and the transaction committed (invariant 3). Batches stay opaque:
 //! the agent checks a batch's header and checksum, gives it its base offset, and touches no record.
 //!
+//! - `engine` is all of it but the servers;
 //! - `grpc` takes requests in, as far as there is room for them, and checks batches;
 //! - `flush` collects batches, stores and commits segments, one task for all partitions;
 //! - `lease` takes and renews leases, one task;
@@ -27,6 +28,7 @@ mod agent;
 mod append;
 mod config;
 mod connections;
+mod engine;
 mod error;
 mod flush;
 mod grpc;
@@ -37,4 +39,5 @@ mod trial;
 
 pub use agent::Agent;
 pub use config::{Config, ConfigError, Flags};
+pub use engine::{Engine, Work};
 pub use error::StartError;

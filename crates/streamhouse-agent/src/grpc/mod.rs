@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::connections::{Incoming, Rules};
 use admission::Admitting;
 use futures::stream;
-use std::{convert::Infallible as Never, future::Future, time::Duration};
+use std::{convert::Infallible as Never, future::Future, sync::Arc, time::Duration};
 use streamhouse_core::limits::MESSAGE_BYTES_MAX;
 use streamhouse_hooks::{GaugeId, Instance};
 use streamhouse_proto::v1::agent_server::AgentServer;
@@ -71,7 +71,7 @@ impl From<&Config> for Limits {
 pub(crate) async fn serve(
     listener: TcpListener,
     instance: Instance,
-    service: Service,
+    service: Arc<Service>,
     limits: Limits,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
@@ -86,7 +86,7 @@ pub(crate) async fn serve(
     let incoming = stream::unfold(Incoming::new(listener, rules, Some(gauge)), async |mut incoming| {
         Some((Ok::<_, Never>(incoming.next().await), incoming))
     });
-    let service = AgentServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let service = AgentServer::from_arc(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
     Server::builder()
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
