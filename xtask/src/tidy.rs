@@ -13,7 +13,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("hooks", &["abi"]),
     ("metrics", &["abi"]),
-    ("proto", &["core"]),
+    ("proto", &["core", "metadata"]),
     ("metadata", &["core", "hooks"]),
     ("storage", &["core", "hooks"]),
     ("client", &["core", "hooks", "metadata", "metrics", "proto", "storage"]),

@@ -15,6 +15,15 @@ pub const REQUEST_BYTES_MAX: usize = 8 << 20;
 pub const REQUEST_BATCHES_MAX: usize = 2048;
 /// Largest gRPC message either side accepts: a full request and its framing.
 pub const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + (1 << 20);
+/// Most partitions, or topics, that one metadata request names: as many as the largest topic has. Also the most ranges that
+/// one answer has.
+pub const METADATA_ITEMS_MAX: usize = PARTITIONS_MAX as usize;
+/// Largest metadata request: the most partitions, with names of full length.
+pub const METADATA_REQUEST_BYTES_MAX: usize = 4 << 20;
+/// Largest answer to one: about 100 000 partitions of a group. It is built and sent in one piece.
+pub const METADATA_ANSWER_BYTES_MAX: usize = 32 << 20;
+/// Most parts of a metadata message: as many as the largest answer may need. See [`REQUEST_BATCHES_MAX`].
+pub const METADATA_PARTS_MAX: usize = 1 << 17;
 /// Longest topic name, in bytes.
 pub const TOPIC_BYTES_MAX: usize = 249;
 /// Longest group name, in bytes.
@@ -39,4 +48,12 @@ const _: () = assert!(
     REQUEST_BYTES_MAX + REQUEST_BATCHES_MAX * (TOPIC_BYTES_MAX + BATCH_FRAMING_BYTES_MAX)
         <= MESSAGE_BYTES_MAX,
     "a full request of full batches fits a message"
+);
+
+/// What a partition takes of a metadata request beside its topic's name: tags, lengths, number, offset, generation.
+const ITEM_FRAMING_BYTES_MAX: usize = 64;
+const _: () = assert!(
+    (METADATA_ITEMS_MAX + 1) * (TOPIC_BYTES_MAX + ITEM_FRAMING_BYTES_MAX) + GROUP_BYTES_MAX + MEMBER_ID_BYTES_MAX
+        <= METADATA_REQUEST_BYTES_MAX,
+    "a request that names the most partitions fits a message"
 );

@@ -2,22 +2,27 @@
 
 use prost::{Message, bytes::Buf, encoding};
 use std::marker::PhantomData;
-use streamhouse_core::limits::REQUEST_BATCHES_MAX;
+use streamhouse_core::limits::{METADATA_PARTS_MAX, REQUEST_BATCHES_MAX};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
-/// Prost's codec, with a decoder that refuses a message of more than [`REQUEST_BATCHES_MAX`] parts: batches of a request,
-/// results of an answer. A size limit is not enough, since a part of two bytes takes a hundred times that decoded.
-pub(crate) struct BoundedCodec<T, U>(PhantomData<(T, U)>);
+/// The codec of `Agent`: batches of a request, results of an answer.
+pub(crate) type AgentCodec<T, U> = BoundedCodec<T, U, REQUEST_BATCHES_MAX>;
+/// The codec of `Metadata`.
+pub(crate) type MetadataCodec<T, U> = BoundedCodec<T, U, METADATA_PARTS_MAX>;
 
-impl<T, U> Default for BoundedCodec<T, U> {
+/// Prost's codec, with a decoder that refuses a message of more than `PARTS_MAX` parts. A size limit is not enough, since a
+/// part of two bytes takes a hundred times that decoded.
+pub(crate) struct BoundedCodec<T, U, const PARTS_MAX: usize>(PhantomData<(T, U)>);
+
+impl<T, U, const PARTS_MAX: usize> Default for BoundedCodec<T, U, PARTS_MAX> {
     fn default() -> Self {
         BoundedCodec(PhantomData)
     }
 }
 
-impl<T, U> Codec for BoundedCodec<T, U>
+impl<T, U, const PARTS_MAX: usize> Codec for BoundedCodec<T, U, PARTS_MAX>
 where
     T: Message + Send + 'static,
     U: Message + Default + Send + 'static,
@@ -25,7 +30,7 @@ where
     type Encode = T;
     type Decode = U;
     type Encoder = ProstEncoder<T>;
-    type Decoder = BoundedDecoder<U>;
+    type Decoder = BoundedDecoder<U, PARTS_MAX>;
 
     fn encoder(&mut self) -> Self::Encoder {
         ProstCodec::<T, U>::default().encoder()
@@ -37,18 +42,18 @@ where
 }
 
 /// The decoder of a [`BoundedCodec`].
-pub(crate) struct BoundedDecoder<U>(ProstDecoder<U>);
+pub(crate) struct BoundedDecoder<U, const PARTS_MAX: usize>(ProstDecoder<U>);
 
-impl<U: Message + Default> Decoder for BoundedDecoder<U> {
+impl<U: Message + Default, const PARTS_MAX: usize> Decoder for BoundedDecoder<U, PARTS_MAX> {
     type Item = U;
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // The buffer is one piece; were it not, parts that cannot be counted would be refused too.
         let whole = buffer.chunk();
-        if whole.len() != buffer.remaining() || has_more_fields(whole, REQUEST_BATCHES_MAX) {
+        if whole.len() != buffer.remaining() || has_more_fields(whole, PARTS_MAX) {
             return Err(Status::invalid_argument(format!(
-                "a message has more than {REQUEST_BATCHES_MAX} parts; send its batches in several requests"
+                "a message has more than {PARTS_MAX} parts; send them in several requests"
             )));
         }
         self.0.decode(buffer)

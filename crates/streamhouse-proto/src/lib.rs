@@ -1,17 +1,23 @@
-//! The gRPC service between producers and agents, generated from `proto/streamhouse/v1/agent.proto`.
+//! The gRPC services between clients and agents, generated from `proto/streamhouse/v1`: `Agent` takes records in,
+//! `Metadata` answers what clients need of the metadata store.
+//!
+//! [`convert`] turns the messages of `Metadata` into the store's types and back, [`status`] its errors.
 //!
 //! `bytes` fields are [`bytes::Bytes`]: a batch that arrives is a slice of the receive buffer, not a copy.
 
 mod codec;
+pub mod convert;
+pub mod status;
 
 /// Version 1 of the protocol.
 pub mod v1 {
     #![expect(
         missing_docs,
         clippy::allow_attributes_without_reason,
-        reason = "generated; the .proto file documents every item"
+        reason = "generated; the .proto files document every item"
     )]
-    tonic::include_proto!("streamhouse.v1");
+    include!(concat!(env!("OUT_DIR"), "/agent/streamhouse.v1.rs"));
+    include!(concat!(env!("OUT_DIR"), "/metadata/streamhouse.v1.rs"));
 }
 
 #[cfg(test)]
