@@ -6,7 +6,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use streamhouse_client::Admin;
-use streamhouse_metadata::{MetadataStore, SqliteMetadataStore};
+use streamhouse_metadata::{ClientStore, SqliteMetadataStore};
 use streamhouse_storage::StorageError;
 
 /// StreamHouse: an event log on object storage.
@@ -83,13 +83,13 @@ pub(crate) struct Places {
 
 impl Places {
     /// The metadata store, which must be there: a mistyped path must not look like an empty log.
-    pub(crate) async fn metadata(&self) -> Result<Arc<dyn MetadataStore>> {
+    pub(crate) async fn metadata(&self) -> Result<Arc<dyn ClientStore>> {
         self.check_metadata_exists()?;
         self.metadata_or_new().await
     }
 
     /// The metadata store, made if need be.
-    pub(crate) async fn metadata_or_new(&self) -> Result<Arc<dyn MetadataStore>> {
+    pub(crate) async fn metadata_or_new(&self) -> Result<Arc<dyn ClientStore>> {
         Ok(Arc::new(SqliteMetadataStore::new(&self.metadata_path).await?))
     }
 

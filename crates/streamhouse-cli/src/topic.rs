@@ -5,7 +5,7 @@ use crate::output::{Output, Table, or_dash};
 use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
-use streamhouse_client::{Admin, TopicDescription};
+use streamhouse_client::{Admin, Retention, TopicDescription};
 use streamhouse_core::Counted;
 
 /// What to do with topics.
@@ -58,7 +58,7 @@ pub(crate) async fn execute(command: Topic, places: &Places, output: Output) -> 
     match command {
         Topic::Create { name, partitions } => {
             let admin = Admin::new(places.metadata_or_new().await?);
-            let created = TopicRow::from(&admin.create_topic(&name, partitions).await?);
+            let created = TopicRow::from(&admin.create_topic(&name, partitions, Retention::default()).await?);
             output.show(&created, |topic| {
                 format!("created topic {} with {}", topic.name, Counted(topic.partitions.into(), "partition"))
             })

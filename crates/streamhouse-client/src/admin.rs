@@ -4,15 +4,17 @@ use crate::error::{ClientError, Result};
 use std::{fmt, str::FromStr, sync::Arc};
 use streamhouse_core::{GroupId, Partition, TopicName, TopicPartition};
 use streamhouse_metadata::{
-    Group, GroupOffset, MetadataError, MetadataStore, PartitionInfo, Topic, Watermarks,
+    ClientStore, Group, GroupOffset, MetadataError, OffsetCommit, PartitionInfo, Retention, Topic, Watermarks,
 };
 
 /// Creates topics, lists what there is, moves groups.
 ///
 /// ```no_run
-/// # async fn example(store: std::sync::Arc<dyn streamhouse_metadata::MetadataStore>) -> streamhouse_client::Result<()> {
+/// use streamhouse_client::Retention;
+///
+/// # async fn example(store: std::sync::Arc<dyn streamhouse_client::ClientStore>) -> streamhouse_client::Result<()> {
 /// let admin = streamhouse_client::Admin::new(store);
-/// admin.create_topic("orders", 4).await?;
+/// admin.create_topic("orders", 4, Retention::default()).await?;
 /// for partition in admin.describe_topic("orders").await?.partitions {
 ///     println!("{}: {}", partition.partition, partition.watermarks.high_watermark);
 /// }
@@ -21,7 +23,7 @@ use streamhouse_metadata::{
 /// ```
 #[derive(Clone)]
 pub struct Admin {
-    store: Arc<dyn MetadataStore>,
+    store: Arc<dyn ClientStore>,
 }
 
 /// A topic and its partitions.
@@ -92,18 +94,29 @@ impl fmt::Display for OffsetTarget {
 
 impl Admin {
     /// Works on this metadata store.
-    pub fn new(store: Arc<dyn MetadataStore>) -> Self {
+    pub fn new(store: Arc<dyn ClientStore>) -> Self {
         Self { store }
     }
 
-    /// Creates a topic with partitions `0..partitions`.
+    /// Creates a topic with partitions `0..partitions`, whose records are kept as long as `retention` says; its default
+    /// keeps them for ever.
     ///
     /// # Errors
     ///
-    /// `Invalid` when the name breaks the rules, is taken, or `partitions` is 0 or over
-    /// [`PARTITIONS_MAX`](streamhouse_core::limits::PARTITIONS_MAX).
-    pub async fn create_topic(&self, name: &str, partitions: u32) -> Result<Topic> {
-        Ok(self.store.create_topic(&TopicName::new(name)?, partitions).await?)
+    /// `Invalid` when the name breaks the rules, is taken, `partitions` is 0 or over
+    /// [`PARTITIONS_MAX`](streamhouse_core::limits::PARTITIONS_MAX), or the retention is zero.
+    pub async fn create_topic(&self, name: &str, partitions: u32, retention: Retention) -> Result<Topic> {
+        Ok(self.store.create_topic(&TopicName::new(name)?, partitions, retention).await?)
+    }
+
+    /// Changes how long a topic's records are kept; gives the topic as it is now. What is kept no longer goes with the
+    /// agents' next upkeep.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when there is no such topic; `Invalid` when the retention is zero.
+    pub async fn set_retention(&self, name: &str, retention: Retention) -> Result<Topic> {
+        Ok(self.store.set_retention(&TopicName::new(name)?, retention).await?)
     }
 
     /// All topics, by name.
@@ -155,14 +168,12 @@ impl Admin {
         Ok(self.store.group_offsets(&GroupId::new(group)?, &partitions).await?)
     }
 
-    /// Moves a group on one partition of a topic, or on all of them, in one transaction; gives the new offsets. A
-    /// consumer of the group that runs meanwhile keeps its position and overwrites this with its next commit: stop it
-    /// first.
+    /// Moves a group on one partition of a topic, or on all of them, in one transaction; gives the new offsets.
     ///
     /// # Errors
     ///
-    /// `NotFound` when the topic or partition does not exist; `Invalid` when an offset lies outside of what can be read.
-    /// Nothing is changed then.
+    /// `NotFound` when the topic or partition does not exist; `Invalid` when an offset lies outside of what can be read, or
+    /// a consumer of the group reads one of the partitions: stop it first. Nothing is changed then.
     pub async fn reset_offsets(
         &self,
         group: &str,
@@ -178,7 +189,12 @@ impl Admin {
             let offset = to.on(&partition, watermarks)?;
             offsets.push((partition, offset));
         }
-        self.store.commit_offsets(&group, &offsets).await?;
+        let commits = offsets.iter().map(|(partition, offset)| OffsetCommit {
+            partition: partition.clone(),
+            offset: *offset,
+            generation: 0,
+        });
+        self.store.commit_offsets(&group, None, &commits.collect::<Vec<_>>()).await?;
         Ok(offsets)
     }
 

@@ -5,7 +5,7 @@
 //! - [`Consumer`] reads committed segments straight from object storage and keeps its group's offsets in metadata.
 //! - [`Admin`] creates topics and inspects groups.
 //!
-//! All three find everything through a [`MetadataStore`](streamhouse_metadata::MetadataStore).
+//! All three find everything through a [`ClientStore`].
 //!
 //! ```no_run
 //! use std::{sync::Arc, time::Duration};
@@ -47,8 +47,11 @@ mod producer;
 pub use admin::{Admin, OffsetTarget, TopicDescription};
 pub use consumer::{ConsumedRecord, Consumer, ConsumerBuilder, OffsetReset};
 pub use error::{ClientError, Result};
+#[doc(hidden)]
+pub use producer::Transport;
 pub use producer::{Delivery, DeliveryReport, Producer, ProducerBuilder, ProducerStats};
 pub use streamhouse_core::batch::Compression;
+pub use streamhouse_metadata::{ClientStore, Retention};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

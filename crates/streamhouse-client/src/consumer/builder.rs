@@ -7,7 +7,7 @@ use object_store::ObjectStore;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use streamhouse_core::{GroupId, TopicName, TopicPartition};
 use streamhouse_hooks::{Instance, Role};
-use streamhouse_metadata::{MetadataStore, Watermarks};
+use streamhouse_metadata::{ClientStore, Watermarks};
 use streamhouse_storage::SegmentStore;
 
 /// Records of one poll when not set: 500.
@@ -25,7 +25,7 @@ pub enum OffsetReset {
 
 /// Configures a [`Consumer`]. Group, topics and both stores must be set.
 pub struct ConsumerBuilder {
-    metadata_store: Option<Arc<dyn MetadataStore>>,
+    metadata_store: Option<Arc<dyn ClientStore>>,
     object_store: Option<Arc<dyn ObjectStore>>,
     group_id: Option<String>,
     client_id: Option<String>,
@@ -52,7 +52,7 @@ impl Default for ConsumerBuilder {
 
 impl ConsumerBuilder {
     /// Where topics, segments and groups are found. An `Arc<SqliteMetadataStore>` can be passed as it is.
-    pub fn metadata_store(mut self, store: Arc<dyn MetadataStore>) -> Self {
+    pub fn metadata_store(mut self, store: Arc<dyn ClientStore>) -> Self {
         self.metadata_store = Some(store);
         self
     }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use streamhouse_core::{ErrorKind, Record, TopicPartition};
 use streamhouse_hooks::{Gauge, GaugeId, Instance, Poll, Scope, Started, poll};
-use streamhouse_metadata::{GroupOffset, MetadataStore, SegmentRange, Watermarks};
+use streamhouse_metadata::{ClientStore, GroupOffset, SegmentRange, Watermarks};
 use streamhouse_storage::{PartitionReader, RangeLocation, SegmentStore, StorageError};
 
 /// Ranges that are asked of metadata at one time.
@@ -144,7 +144,7 @@ impl Cursor {
     /// When ranges cannot be listed or read. What was appended before stands, and the next call meets the error again.
     pub(crate) async fn read(
         &mut self,
-        store: &dyn MetadataStore,
+        store: &dyn ClientStore,
         share: Share,
         out: &mut Vec<ConsumedRecord>,
     ) -> Result<Share> {
@@ -205,7 +205,7 @@ impl Cursor {
     }
 
     /// Makes sure that the reader stands at the next record; `false` when metadata lists nothing from there on.
-    async fn open(&mut self, store: &dyn MetadataStore) -> Result<bool> {
+    async fn open(&mut self, store: &dyn ClientStore) -> Result<bool> {
         if !self.reader.is_at_end() && self.reader.offset() == Some(self.fetched) {
             return Ok(true);
         }

@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 use streamhouse_core::{
     Clock, ErrorKind, GroupId, Header, Partition, SystemClock, TopicName, TopicPartition,
 };
-use streamhouse_metadata::MetadataStore;
+use streamhouse_metadata::ClientStore;
 use tokio::time::Instant;
 
 /// Most bytes of records one poll returns; one more record may come on top.
@@ -38,7 +38,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 ///
 /// All calls are cancel safe: what a cancelled poll had read comes with the next.
 pub struct Consumer {
-    store: Arc<dyn MetadataStore>,
+    store: Arc<dyn ClientStore>,
     group: GroupId,
     /// By topic and number.
     cursors: Vec<Cursor>,
@@ -81,7 +81,7 @@ impl Consumer {
     }
 
     fn new(
-        store: Arc<dyn MetadataStore>,
+        store: Arc<dyn ClientStore>,
         group: GroupId,
         cursors: Vec<Cursor>,
         max_poll_records: usize,

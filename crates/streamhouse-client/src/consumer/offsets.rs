@@ -3,7 +3,7 @@
 use crate::consumer::{Consumer, PROGRESS_EVERY};
 use crate::error::Result;
 use streamhouse_core::{Clock, Partition, SystemClock, TopicPartition};
-use streamhouse_metadata::GroupOffset;
+use streamhouse_metadata::{GroupOffset, OffsetCommit};
 use tokio::time::Instant;
 
 impl Consumer {
@@ -35,7 +35,12 @@ impl Consumer {
 
     async fn commit_all(&mut self, offsets: &[(TopicPartition, u64)]) -> Result<()> {
         if !offsets.is_empty() {
-            self.store.commit_offsets(&self.group, offsets).await?;
+            let commits = offsets.iter().map(|(partition, offset)| OffsetCommit {
+                partition: partition.clone(),
+                offset: *offset,
+                generation: 0,
+            });
+            self.store.commit_offsets(&self.group, None, &commits.collect::<Vec<_>>()).await?;
         }
         self.progress_seen = Instant::now();
         if let Err(error) = self.look_at_progress().await {

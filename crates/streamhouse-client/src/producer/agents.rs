@@ -1,10 +1,11 @@
 //! Produce requests to agents.
 
 use crate::producer::lane::Answer;
+use futures::future::BoxFuture;
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 use std::{sync::Arc, time::Duration};
 use streamhouse_core::{AsTyped, ErrorKind, limits::MESSAGE_BYTES_MAX};
-use streamhouse_proto::v1::{BatchResult, ProduceRequest, agent_client::AgentClient};
+use streamhouse_proto::v1::{BatchResult, ProduceRequest, ProduceResponse, agent_client::AgentClient};
 use tonic::{
     Code, Status,
     transport::{Channel, Endpoint},
@@ -15,26 +16,56 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a connection with requests on it is asked whether it lives, and how long it may take to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
+/// How produce requests get to agents when it is not over the network: what a simulation puts itself in place of.
+#[doc(hidden)]
+pub trait Transport: Send + Sync {
+    /// Sends a request to the agent at `address`. When it is dropped before its end, the request may arrive or not.
+    fn produce(
+        &self,
+        address: &str,
+        request: ProduceRequest,
+    ) -> BoxFuture<'static, Result<ProduceResponse, Status>>;
+}
+
 /// The agents that partitions point to, and those that still owe an answer.
 #[derive(Default)]
 pub(crate) struct Agents {
     by_address: HashMap<Arc<str>, Agent>,
+    transport: Option<Arc<dyn Transport>>,
 }
 
 /// An agent that was found, and how many requests wait for its answer.
 pub(crate) struct Agent {
-    pub(crate) client: AgentClient<Channel>,
+    pub(crate) client: Client,
     pub(crate) in_flight: usize,
     /// Whether a partition points to it.
     is_holder: bool,
 }
 
+/// What takes requests to an agent.
+#[derive(Clone)]
+pub(crate) enum Client {
+    Network(AgentClient<Channel>),
+    Given(Arc<dyn Transport>),
+}
+
 impl Agents {
+    /// Reaches agents by `transport`, or over the network.
+    pub(crate) fn new(transport: Option<Arc<dyn Transport>>) -> Agents {
+        Agents { transport, ..Agents::default() }
+    }
+
     /// The agent at an address that a partition points to.
     pub(crate) fn holder(&mut self, address: &Arc<str>) -> Result<&mut Agent, Arc<str>> {
         let agent = match self.by_address.entry(Arc::clone(address)) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(Agent::new(address)?),
+            Entry::Vacant(new) => {
+                let client = match &self.transport {
+                    Some(transport) => Client::Given(Arc::clone(transport)),
+                    None => Client::connect(address)?,
+                };
+                new.insert(Agent { client, in_flight: 0, is_holder: true })
+            }
         };
         agent.is_holder = true;
         Ok(agent)
@@ -59,9 +90,9 @@ impl Agents {
     }
 }
 
-impl Agent {
-    /// An agent at `host:port`; connects with the first request.
-    fn new(address: &str) -> Result<Agent, Arc<str>> {
+impl Client {
+    /// Of an agent at `host:port`; connects with the first request.
+    fn connect(address: &str) -> Result<Client, Arc<str>> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| format!("the agent's address {address:?} is not usable: {error}"))?
             .connect_timeout(CONNECT_TIMEOUT)
@@ -69,21 +100,27 @@ impl Agent {
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
         let client = AgentClient::new(endpoint.connect_lazy()).max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(Agent { client, in_flight: 0, is_holder: true })
+        Ok(Client::Network(client))
+    }
+
+    async fn produce(self, address: &str, request: ProduceRequest) -> Result<ProduceResponse, Status> {
+        match self {
+            Client::Network(mut client) => client.produce(request).await.map(tonic::Response::into_inner),
+            Client::Given(transport) => transport.produce(address, request).await,
+        }
     }
 }
 
 /// Sends a request; one answer a batch, whatever happens.
 pub(crate) async fn produce(
-    mut client: AgentClient<Channel>,
+    client: Client,
     address: &str,
     request: ProduceRequest,
     timeout: Duration,
 ) -> Vec<Answer> {
     let batches = request.batches.len();
-    let answers = match tokio::time::timeout(timeout, client.produce(request)).await {
-        Ok(Ok(response)) => {
-            let results = response.into_inner().results;
+    let answers = match tokio::time::timeout(timeout, client.produce(address, request)).await {
+        Ok(Ok(ProduceResponse { results })) => {
             if results.len() == batches {
                 return results.into_iter().map(of_result).collect();
             }

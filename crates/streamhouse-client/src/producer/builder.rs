@@ -2,6 +2,7 @@
 
 use crate::error::{ClientError, Result};
 use crate::identity;
+use crate::producer::agents::{Agents, Transport};
 use crate::producer::{Producer, dispatcher::Dispatcher, shared::Shared};
 use std::{sync::Arc, time::Duration};
 use streamhouse_core::{
@@ -10,7 +11,7 @@ use streamhouse_core::{
     limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX},
 };
 use streamhouse_hooks::{Instance, Role};
-use streamhouse_metadata::MetadataStore;
+use streamhouse_metadata::ClientStore;
 use tokio::sync::Semaphore;
 
 /// Bytes of a batch when not set: 128 KiB.
@@ -32,9 +33,10 @@ const REQUESTS_IN_FLIGHT: usize = 4;
 
 /// Configures a [`Producer`]. Only the metadata store must be set.
 pub struct ProducerBuilder {
-    metadata_store: Option<Arc<dyn MetadataStore>>,
+    metadata_store: Option<Arc<dyn ClientStore>>,
     clock: Arc<dyn Clock>,
     client_id: Option<String>,
+    transport: Option<Arc<dyn Transport>>,
     config: Config,
 }
 
@@ -57,6 +59,7 @@ impl Default for ProducerBuilder {
             metadata_store: None,
             clock: Arc::new(SystemClock),
             client_id: None,
+            transport: None,
             config: Config {
                 batch_bytes: BATCH_BYTES,
                 batch_records: BATCH_RECORDS,
@@ -73,7 +76,7 @@ impl Default for ProducerBuilder {
 
 impl ProducerBuilder {
     /// Where topics, leases and agents are found. An `Arc<SqliteMetadataStore>` can be passed as it is.
-    pub fn metadata_store(mut self, store: Arc<dyn MetadataStore>) -> Self {
+    pub fn metadata_store(mut self, store: Arc<dyn ClientStore>) -> Self {
         self.metadata_store = Some(store);
         self
     }
@@ -145,6 +148,13 @@ impl ProducerBuilder {
         self
     }
 
+    /// How requests get to agents. Default: over the network.
+    #[doc(hidden)]
+    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.transport = Some(transport);
+        self
+    }
+
     /// Checks the settings, takes a producer id from the metadata store and starts the producer on the current tokio
     /// runtime.
     ///
@@ -160,7 +170,7 @@ impl ProducerBuilder {
         let producer_id = store.new_producer_id().await?;
         let instance = Instance::new(Role::Producer, &client_id, "");
         let shared = Shared::new(self.config, self.clock, store, instance, producer_id);
-        tokio::spawn(Dispatcher::new(Arc::clone(&shared)).run());
+        tokio::spawn(Dispatcher::new(Arc::clone(&shared), Agents::new(self.transport)).run());
         Ok(Producer { shared })
     }
 }

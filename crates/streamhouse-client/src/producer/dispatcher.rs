@@ -49,12 +49,12 @@ enum Event {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, agents: Agents) -> Self {
         let seed = shared.producer_id ^ shared.clock.monotonic_ns();
         Self {
             shared,
             lanes: Vec::new(),
-            agents: Agents::default(),
+            agents,
             holders: HashMap::new(),
             lookups: HashMap::new(),
             work: JoinSet::new(),
@@ -82,7 +82,9 @@ impl Dispatcher {
                     None => std::future::pending().await,
                 }
             };
+            // Which of them goes first makes no difference: all are looked at below. So runs can be replayed.
             tokio::select! {
+                biased;
                 Some(event) = self.work.join_next() => self.handle(event.ok()),
                 () = shared.wake.notified() => {}
                 () = timer => {}

@@ -10,6 +10,8 @@ mod partitioner;
 mod shared;
 mod topics;
 
+#[doc(hidden)]
+pub use agents::Transport;
 pub use builder::ProducerBuilder;
 pub use delivery::{Delivery, DeliveryReport};
 

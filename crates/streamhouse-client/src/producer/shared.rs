@@ -12,14 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use std::time::Duration;
 use streamhouse_core::{Clock, Partition, TopicName};
 use streamhouse_hooks::{Flush, Instance, Send, flush, send};
-use streamhouse_metadata::MetadataStore;
+use streamhouse_metadata::ClientStore;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// A producer, without its handle.
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) store: Arc<dyn MetadataStore>,
+    pub(crate) store: Arc<dyn ClientStore>,
     pub(crate) instance: Instance,
     pub(crate) producer_id: u64,
     topics: RwLock<Topics>,
@@ -46,7 +46,7 @@ impl Shared {
     pub(crate) fn new(
         config: Config,
         clock: Arc<dyn Clock>,
-        store: Arc<dyn MetadataStore>,
+        store: Arc<dyn ClientStore>,
         instance: Instance,
         producer_id: u64,
     ) -> Arc<Shared> {

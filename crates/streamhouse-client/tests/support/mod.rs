@@ -8,12 +8,15 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use streamhouse_client::{Admin, ConsumedRecord, Consumer, ConsumerBuilder, Producer, ProducerBuilder};
+use streamhouse_client::{
+    Admin, ConsumedRecord, Consumer, ConsumerBuilder, Producer, ProducerBuilder, Retention,
+};
 use streamhouse_core::batch::{BatchBuilder, BatchHeader, Compression, RecordIter};
 use streamhouse_core::{AgentId, ErrorKind, Record, SegmentId, TopicName, TopicPartition};
 use streamhouse_hooks::{Instance, Role};
 use streamhouse_metadata::{
-    Agents, Flush, FlushRange, Leases, RangeOutcome, Segments, SequencedBatch, SqliteMetadataStore, Topics,
+    Agents, Flush, FlushRange, Lease, Leases, RangeOutcome, Segments, SequencedBatch, SqliteMetadataStore,
+    Topics,
 };
 use streamhouse_proto::v1::agent_server::{Agent, AgentServer};
 use streamhouse_proto::v1::{BatchResult, ProduceRequest, ProduceResponse};
@@ -49,7 +52,7 @@ impl Log {
         let store = Arc::new(store);
         let admin = Admin::new(store.clone());
         for (topic, partitions) in topics {
-            admin.create_topic(topic, *partitions).await.unwrap();
+            admin.create_topic(topic, *partitions, Retention::default()).await.unwrap();
         }
         let instance = Instance::new(Role::Agent, "stub", "");
         let segments = SegmentStore::new(create_local(&directory.path().join("objects")).unwrap(), &instance);
@@ -175,9 +178,15 @@ impl Writer {
         let mut state = self.state.lock().await;
         self.store.expire_all_leases().await.unwrap();
         self.store.register_agent(&self.agent, address).await.unwrap();
-        for lease in self.store.acquire_leases(&self.agent, LEASE_TERM, 1000).await.unwrap() {
+        for lease in self.acquire().await {
             state.epochs.insert(lease.partition, lease.epoch);
         }
+    }
+
+    async fn acquire(&self) -> Vec<Lease> {
+        let rows = self.store.lease_table().await.unwrap();
+        let all: Vec<_> = rows.into_iter().map(|row| row.partition).collect();
+        self.store.acquire_leases(&self.agent, LEASE_TERM, &all).await.unwrap()
     }
 
     /// Batches of each request so far.
@@ -192,7 +201,7 @@ impl Writer {
     ) -> Vec<RangeOutcome> {
         if state.epochs.is_empty() {
             self.store.register_agent(&self.agent, "127.0.0.1:1").await.unwrap();
-            for lease in self.store.acquire_leases(&self.agent, LEASE_TERM, 1000).await.unwrap() {
+            for lease in self.acquire().await {
                 state.epochs.insert(lease.partition, lease.epoch);
             }
         }
