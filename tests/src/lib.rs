@@ -6,11 +6,15 @@ mod exposition;
 mod http;
 pub mod postgres;
 mod process;
+mod random;
 mod report;
+pub mod s3;
 
 pub use cluster::{Agent, Binaries, Cluster, Ports, Probe, Target};
 pub use exposition::{Exposition, Sample};
 pub use http::{Response, get};
 pub use postgres::Postgres;
 pub use process::{Process, poll_until};
+pub use random::Random;
 pub use report::{ConsumeReport, ProduceReport};
+pub use s3::S3Server;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 /// A child process. Dropped, it is killed and reaped.
@@ -33,6 +33,11 @@ impl Process {
             // A process that has just exited by itself is what the signal wanted.
             let _ = kill_process(pid, signal);
         }
+    }
+
+    /// Its standard input and output, when the command has pipes for both; once.
+    pub fn pipes(&mut self) -> Option<(ChildStdin, ChildStdout)> {
+        self.child.stdin.take().zip(self.child.stdout.take())
     }
 
     /// How it ended, if it has.

@@ -20,7 +20,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("agent", &["core", "hooks", "metadata", "metrics", "proto", "storage"]),
     ("cli", &["client", "core", "metadata", "storage"]),
     ("probe", &["abi", "metrics"]),
+    ("fuzz", &["core", "proto", "storage"]),
     ("tests", &[]),
+    ("s3-server", &["tests"]),
 ];
 
 /// The only crate that may load programs into the kernel.
