@@ -4,6 +4,7 @@
 mod bench;
 mod build_ebpf;
 mod demo;
+mod fuzz;
 mod setup;
 mod shell;
 mod test;
@@ -27,6 +28,8 @@ enum Command {
     BuildEbpf,
     /// Runs agent, producer, consumer and probe on embedded defaults and shows what the probe sees.
     Demo(demo::Options),
+    /// Runs the fuzz targets.
+    Fuzz(fuzz::Options),
     /// Runs every check: format, lints, tidy, unit, integration and kernel tests.
     Test,
     /// Measures, and prints what it measured.
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::BuildEbpf => build_ebpf::run(),
         Command::Demo(options) => demo::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Test => test::run(),
         Command::Bench(bench) => bench::run(&bench),
         Command::Tidy => tidy::run(),

@@ -1,0 +1,126 @@
+//! What the fuzz targets do with an input: each reads bytes that anybody may have written, and must neither panic nor take
+//! more than it may. `cargo xtask fuzz` runs them; the tests here run each on its seeds and their neighbours.
+//!
+//! A checksum stops nearly every mutation, and rightly so; but whoever writes bytes on purpose writes checksums that match.
+//! The targets look at an input twice: as it is, and mended.
+
+mod mend;
+pub mod seeds;
+
+use bytes::Bytes;
+use mend::{mend_batch, mend_segment};
+use prost::Message;
+use streamhouse_core::TopicName;
+use streamhouse_core::batch::{BatchHeader, RecordIter, with_base_offset};
+use streamhouse_core::limits::{BATCH_DECOMPRESSED_BYTES_MAX, BATCH_RECORDS_MAX};
+use streamhouse_proto::v1::ProduceRequest;
+use streamhouse_storage::verify_segment;
+
+/// Every target, by name.
+pub const TARGETS: [(&str, fn(&[u8])); 3] = [("batch", batch), ("segment", segment), ("produce", produce)];
+
+/// A record batch, as a producer sends it or a reader finds it.
+pub fn batch(data: &[u8]) {
+    read_batch(data);
+    let mut mended = data.to_vec();
+    mend_batch(&mut mended);
+    read_batch(&mended);
+}
+
+/// Checks a batch and reads it to its end.
+fn read_batch(batch: &[u8]) {
+    // Parsing alone is for batches that were checked; a hostile one must do no harm all the same.
+    let _ = BatchHeader::parse(batch);
+    let Ok(header) = BatchHeader::check(batch) else { return };
+    assert!(header.records > 0 && header.len == batch.len());
+    let placed = with_base_offset(Bytes::copy_from_slice(batch), 1 << 40).concat();
+    let there = BatchHeader::check(&placed).expect("a place does not change what is checked");
+    assert_eq!((there.base_offset, there.records), (1 << 40, header.records));
+    let Ok(records) = RecordIter::new(placed.into()) else { return };
+    let (mut count, mut bytes) = (0, 0);
+    for record in records.map_while(Result::ok) {
+        count += 1;
+        bytes += record.1.bytes();
+        assert!(count <= BATCH_RECORDS_MAX, "more records than a batch may have");
+        assert!(bytes <= BATCH_DECOMPRESSED_BYTES_MAX, "more bytes than a batch may unpack to");
+    }
+}
+
+/// A whole segment, as anybody finds it in the object store.
+pub fn segment(data: &[u8]) {
+    read_segment(Bytes::copy_from_slice(data));
+    let mut mended = data.to_vec();
+    mend_segment(&mut mended);
+    read_segment(mended.into());
+}
+
+fn read_segment(object: Bytes) {
+    let Ok(summary) = verify_segment(&object) else { return };
+    let records: u64 = summary.ranges.iter().map(|range| range.records).sum();
+    assert_eq!(records, summary.records);
+    let bytes: u64 = summary.ranges.iter().map(|range| range.bytes + u64::from(range.index_bytes)).sum();
+    assert!(bytes < object.len() as u64, "ranges overlap, or there is no footer");
+}
+
+/// A produce request, decoded and checked as an agent does before it knows the partition.
+pub fn produce(data: &[u8]) {
+    let Ok(request) = ProduceRequest::decode(data) else { return };
+    for part in request.batches {
+        let _ = TopicName::new(&part.topic);
+        batch(&part.batch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_accept_their_seeds() {
+        for (name, bytes) in seeds::of("batch") {
+            assert!(BatchHeader::check(&bytes).is_ok(), "{name}");
+        }
+        for (name, bytes) in seeds::of("segment") {
+            assert!(verify_segment(&bytes.into()).is_ok(), "{name}");
+        }
+        for (name, bytes) in seeds::of("produce") {
+            assert!(!ProduceRequest::decode(&bytes[..]).unwrap().batches.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn mending_gets_behind_the_checksums() {
+        for (name, bytes) in seeds::of("batch") {
+            let mut damaged = bytes.clone();
+            damaged[40] ^= 1;
+            assert!(BatchHeader::check(&damaged).is_err(), "{name}");
+            mend_batch(&mut damaged);
+            assert!(BatchHeader::check(&damaged).is_ok(), "{name}");
+        }
+        for (name, bytes) in seeds::of("segment") {
+            let mut damaged = bytes.clone();
+            let end = damaged.len();
+            // The segment's checksum of its footer.
+            damaged[end - 10] ^= 1;
+            assert!(verify_segment(&damaged.clone().into()).is_err(), "{name}");
+            mend_segment(&mut damaged);
+            assert_eq!(damaged, bytes, "{name}");
+        }
+    }
+
+    #[test]
+    fn neighbours_of_the_seeds_do_no_harm() {
+        for (target, run) in TARGETS {
+            for (_, seed) in seeds::of(target) {
+                for at in 0..seed.len() {
+                    run(&seed[..at]);
+                    for bit in 0..8 {
+                        let mut flipped = seed.clone();
+                        flipped[at] ^= 1 << bit;
+                        run(&flipped);
+                    }
+                }
+            }
+        }
+    }
+}
