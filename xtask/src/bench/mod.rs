@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measurements, as ratios within one run where machines are noisy.
 
 mod overhead;
+mod partitions;
 mod throughput;
 
 use crate::shell::target_dir;
@@ -47,14 +48,14 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
 }
 
 /// A new log with an agent and the topic.
-fn new_log() -> Result<(Cluster, Agent)> {
+fn new_log(partitions: u32) -> Result<(Cluster, Agent)> {
     let dir = target_dir().join("bench");
     if dir.exists() {
         std::fs::remove_dir_all(&dir)?;
     }
     let cluster = Cluster::new(Binaries::in_dir(&test::release_dir())?, &dir)?;
     let agent = cluster.start_agent()?;
-    cluster.create_topic(&agent, TOPIC, PARTITIONS)?;
+    cluster.create_topic(&agent, TOPIC, partitions)?;
     Ok((cluster, agent))
 }
 

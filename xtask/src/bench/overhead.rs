@@ -1,6 +1,6 @@
 //! What the probe costs the observed processes: the same load with and without it, alternating.
 
-use super::{RUN_LIMIT, Spread, TOPIC, new_log, start};
+use super::{PARTITIONS, RUN_LIMIT, Spread, TOPIC, new_log, start};
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 use streamhouse_tests::{Agent, Cluster, Probe, ProduceReport};
@@ -21,7 +21,7 @@ pub(super) fn run(rounds: u16) -> Result<()> {
     println!(
         "100-byte records, one agent, durable; ratios attached/not attached, median (least to most) of {rounds} pairs"
     );
-    let (cluster, agent) = new_log()?;
+    let (cluster, agent) = new_log(PARTITIONS)?;
     let paced = ["--generate", PACED.0, "--rate", PACED.1];
     let saturated = ["--generate", SATURATED];
     for (name, load) in [("200 000 records/s", &paced[..]), ("saturated", &saturated[..])] {
