@@ -25,9 +25,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let all: Vec<_> = (0..PARTITIONS)
         .map(|partition| Ok(TopicPartition { topic: "orders".parse()?, partition }))
         .collect::<Result<_, Box<dyn Error>>>()?;
-    store.create_topic(&all[0].topic, PARTITIONS).await?;
+    store.create_topic(&all[0].topic, PARTITIONS, Retention::default()).await?;
     store.register_agent(&agent, "127.0.0.1:50051").await?;
-    store.acquire_leases(&agent, Duration::from_secs(3600), PARTITIONS).await?;
+    store.acquire_leases(&agent, Duration::from_secs(3600), &all).await?;
     let flush = |number: u32, partitions: &[TopicPartition]| Flush {
         segment: SegmentId(number.into()),
         object: format!("segments/{number}"),
@@ -77,7 +77,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     started = Instant::now();
     for offset in 0..COMMITS {
-        store.commit_offsets(&group, &[(first.clone(), offset.into())]).await?;
+        store
+            .commit_offsets(
+                &group,
+                None,
+                &[OffsetCommit { partition: first.clone(), offset: offset.into(), generation: 0 }],
+            )
+            .await?;
     }
     report("commit_offsets of 1 partition", started, COMMITS);
     Ok(())

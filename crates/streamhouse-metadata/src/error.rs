@@ -31,7 +31,7 @@ pub enum MetadataError {
     #[error("topic {0} exists already; choose another name, or use it as it is")]
     TopicExists(String),
     /// The group does not exist.
-    #[error("group {0} does not exist; a group comes to be with its first commit")]
+    #[error("group {0} does not exist; a group comes to be with its first member or commit")]
     GroupNotFound(String),
     /// The member is not in the group, or has lost a claim.
     #[error(

@@ -1,12 +1,15 @@
 //! What the log knows about itself: topics, partitions, leases, segments, groups and agents, in a SQL database.
 //!
-//! Five small traits, one for each concern; [`MetadataStore`] is all five. [`SqliteMetadataStore`] is the embedded
+//! Small traits, one for each concern; [`ClientStore`] is what clients need of them, [`MetadataStore`] is all. [`SqliteMetadataStore`] is the embedded
 //! default: one file, every write transaction `BEGIN IMMEDIATE`, `synchronous=FULL`.
 
+mod check;
 mod error;
 mod model;
 mod sqlite;
 mod store;
+mod stored;
+mod url;
 
 pub use error::{Cause, MetadataError, Result};
 pub use model::*;
@@ -15,3 +18,4 @@ pub use store::{
     Agents, ClientStore, Groups, Leases, Members, MetadataStore, Producers, SegmentRanges, Segments, Topics,
     Upkeep,
 };
+pub use url::{AgentStore, MetadataUrl};

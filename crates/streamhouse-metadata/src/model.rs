@@ -225,7 +225,7 @@ pub struct OffsetCommit {
 /// How a group stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupView {
-    /// Raised whenever a member comes, goes or changes its topics.
+    /// Raised by one for each member that comes, goes or changes its topics.
     pub generation: u64,
     /// Its living members, by id.
     pub members: Vec<Member>,
@@ -258,7 +258,7 @@ pub struct Claim {
 pub struct Claimed {
     /// The partition, and how far the group is on it.
     pub offset: GroupOffset,
-    /// The group's generation now; commits under the claim state it.
+    /// The group's generation when the claim was granted; commits under the claim state it.
     pub generation: u64,
 }
 

@@ -102,8 +102,8 @@ pub trait Leases: Send + Sync {
     /// Gives all leases of the agent back.
     async fn release_all_leases(&self, agent: &AgentId) -> Result<()>;
 
-    /// Lets every lease of every agent expire now. For the next holder of a single-agent lock, whose predecessor is
-    /// known to be dead.
+    /// Lets every lease and duty of every agent expire now. For the next holder of a single-agent lock, whose predecessor
+    /// is known to be dead.
     async fn expire_all_leases(&self) -> Result<()>;
 }
 
@@ -173,14 +173,16 @@ pub trait Groups: Send + Sync {
 
 /// Who reads for a group, and who of them reads which partition. All time is the database's.
 ///
-/// A member lives for a session after its last sign. Every call on a group first removes the members whose session is
-/// over, with their claims. The group's generation is raised whenever a member comes, goes or changes its topics; a claim
-/// has the generation in which it was granted, and a commit states it, so what a member sends under a claim that it has
-/// lost is refused.
+/// A member lives for a session after its last sign, which is a join or a heartbeat. Every call on a group first removes
+/// the members whose session is over, with their claims. The group's generation is raised by one for each member that
+/// comes, goes or changes its topics; a claim has the generation in which it was granted, and a commit states it, so what
+/// a member sends under a claim that it has lost is refused.
+///
+/// Every call may be repeated, also when its outcome is unknown.
 #[async_trait]
 pub trait Members: Send + Sync {
-    /// Makes the member known to the group, or known again with other topics; the group comes to be if need be. Topics
-    /// that do not exist are no error.
+    /// Makes the member known to the group, or known again with other topics, with the claims it has; the group comes to be
+    /// if need be. Topics that do not exist are no error.
     ///
     /// # Errors
     ///
@@ -205,8 +207,9 @@ pub trait Members: Send + Sync {
         session: Duration,
     ) -> Result<GroupView>;
 
-    /// Grants the member, in one transaction, those of the `wanted` partitions that nobody has claimed; the others, and
-    /// those that do not exist, are left out. Gives for each where the group stands on it.
+    /// Grants the member, in one transaction, those of the `wanted` partitions that nobody has claimed; those of others,
+    /// and those that do not exist, are left out. Gives, in any order, for each where the group stands on it. What the
+    /// member holds already is given once more, under its old generation.
     ///
     /// # Errors
     ///
@@ -245,13 +248,16 @@ pub trait Upkeep: Send + Sync {
 
     /// Moves the log start of every partition whose topic has a retention as far as that says, by whole ranges; gives
     /// what moved, with the new log start. The last range may go by age, never by size. Ranges below a log start are
-    /// forgotten.
+    /// forgotten. After an error a part may have been done; the next call does the rest.
     async fn apply_retention(&self) -> Result<Vec<(TopicPartition, u64)>>;
 
-    /// Segments that were committed at least `grace` ago and have no range left: at most `max`, oldest first.
+    /// Segments that have had no range for at least `grace`, so that who learned of a range before that has read it: at
+    /// most `max`, those first that have had none for longest. A segment that was committed with every range fenced never
+    /// had one.
     async fn dead_segments(&self, grace: Duration, max: u32) -> Result<Vec<DeadSegment>>;
 
-    /// Forgets segments whose objects are removed. One that has a range, or is not there, is left as it is.
+    /// Forgets segments whose objects are removed. One that has a range, or is not there, is left as it is. A flush must
+    /// not be committed again once its segment is forgotten.
     async fn forget_segments(&self, segments: &[SegmentId]) -> Result<()>;
 
     /// How far every group is that has committed on one of the partitions, by group, topic and number. One query.

@@ -43,7 +43,7 @@ async fn take_over(store: &SqliteMetadataStore) -> (AgentLock, Lease) {
     let lock = store.lock_agent().unwrap();
     store.register_agent(&agent(), "127.0.0.1:50051").await.unwrap();
     store.expire_all_leases().await.unwrap();
-    let lease = store.acquire_leases(&agent(), HOUR, 1).await.unwrap().remove(0);
+    let lease = store.acquire_leases(&agent(), HOUR, &[orders()]).await.unwrap().remove(0);
     (lock, lease)
 }
 
@@ -67,7 +67,7 @@ async fn what_was_committed_survives_a_kill() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("metadata.db");
     let store = SqliteMetadataStore::new(&path).await.unwrap();
-    store.create_topic(&orders().topic, 1).await.unwrap();
+    store.create_topic(&orders().topic, 1, Retention::default()).await.unwrap();
     let mut segment = 0;
     for round in 1..=3 {
         let (mut child, lines) = start("process_that_commits", &path);
@@ -127,7 +127,7 @@ fn a_commit_that_failed_half_way_is_resolved() {
 async fn process_whose_disk_fails() {
     let Some(database) = std::env::var_os(DATABASE) else { return };
     let store = SqliteMetadataStore::new(&database).await.unwrap();
-    store.create_topic(&orders().topic, 1).await.unwrap();
+    store.create_topic(&orders().topic, 1, Retention::default()).await.unwrap();
     let (_lock, lease) = take_over(&store).await;
     let mut next = 0;
     let commit = async |segment, next| store.commit_flush(&flush(segment, lease.epoch, next)).await;

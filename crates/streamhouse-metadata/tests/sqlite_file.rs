@@ -7,8 +7,11 @@ mod support;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use streamhouse_core::{ErrorKind, TopicName};
-use streamhouse_metadata::{Agents, MetadataError, Result, SqliteMetadataStore, Topics};
+use std::time::Duration;
+use streamhouse_core::{ErrorKind, SegmentId, TopicName, TopicPartition};
+use streamhouse_metadata::{
+    DeadSegment, MetadataError, Producers, Result, Retention, SqliteMetadataStore, Topics, Upkeep,
+};
 use support::without_override;
 use tempfile::TempDir;
 
@@ -33,7 +36,7 @@ async fn directories_are_created_and_what_was_written_is_found_again() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("a/b/c/metadata.db");
     let store = SqliteMetadataStore::new(&path).await.unwrap();
-    let created = store.create_topic(&topic("orders"), 3).await.unwrap();
+    let created = store.create_topic(&topic("orders"), 3, Retention::default()).await.unwrap();
     let first = store.new_producer_id().await.unwrap();
     store.close().await;
     assert!(store.topics().await.is_err(), "a closed store answers nothing");
@@ -51,7 +54,7 @@ async fn a_new_file_can_be_opened_by_many_at_once() {
         let path = path.clone();
         tokio::spawn(async move {
             let store = SqliteMetadataStore::new(path).await?;
-            store.create_topic(&topic(&format!("topic-{number}")), 1).await?;
+            store.create_topic(&topic(&format!("topic-{number}")), 1, Retention::default()).await?;
             Result::<_>::Ok(store)
         })
     });
@@ -123,7 +126,7 @@ async fn names_that_sqlite_reads_specially_are_files() {
     for name in [":memory:", "file:x?mode=memory", "a b%20c#d.db"] {
         let path = directory.path().join(name);
         let store = SqliteMetadataStore::new(&path).await.unwrap();
-        store.create_topic(&topic("orders"), 1).await.unwrap();
+        store.create_topic(&topic("orders"), 1, Retention::default()).await.unwrap();
         assert!(path.is_file(), "{name}");
         assert_eq!(SqliteMetadataStore::new(&path).await.unwrap().topics().await.unwrap().len(), 1);
     }
@@ -190,6 +193,41 @@ async fn a_file_of_another_version_is_refused() {
     assert!(message.contains("was written by another version of StreamHouse"), "{message}");
 }
 
+/// What the first version wrote: two partitions in one segment, a segment that was fenced, a group.
+const FIRST_VERSION: &str = "
+    INSERT INTO topics VALUES (1, 'orders', 2, 1700000000000);
+    INSERT INTO agents VALUES (1, 'a', 'host:1', 1700000000000);
+    INSERT INTO partitions VALUES (1, 0, 0, 10, 1, 1, 1700000000000), (1, 1, 0, 5, 1, 1, 1700000000000);
+    INSERT INTO segments VALUES (1, x'00000000000000000000000000000001', 'one', 300, 'a', 1700000000000),
+                                (2, x'00000000000000000000000000000002', 'two', 200, 'a', 1700000000001);
+    INSERT INTO segment_ranges VALUES (1, 0, 0, 10, 1, 0, 100, 200, 50), (1, 1, 0, 5, 1, 100, 60, 250, 50);
+    INSERT INTO consumer_groups VALUES (1, 'g');
+    INSERT INTO group_offsets VALUES (1, 1, 0, 4);";
+
+#[tokio::test]
+async fn a_file_of_the_first_version_is_brought_up_to_date() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("metadata.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let mut first = sqlx::migrate!("migrations/sqlite");
+    first.migrations.to_mut().truncate(1);
+    first.run(&pool).await.unwrap();
+    sqlx::raw_sql(FIRST_VERSION).execute(&pool).await.unwrap();
+    pool.close().await;
+
+    let store = SqliteMetadataStore::new(&path).await.unwrap();
+    assert_eq!(store.topic(&topic("orders")).await.unwrap().retention, Retention::default());
+    let dead = store.dead_segments(Duration::ZERO, 9).await.unwrap();
+    assert_eq!(dead, [DeadSegment { segment: SegmentId(2), object: "two".into() }]);
+    let orders = |partition| TopicPartition { topic: topic("orders"), partition };
+    assert_eq!(store.group_lags(&[orders(0)]).await.unwrap()[0].1.lag_records, 6);
+    let hour = Retention { age: Some(Duration::from_secs(3600)), bytes: None };
+    store.set_retention(&topic("orders"), hour).await.unwrap();
+    assert_eq!(store.apply_retention().await.unwrap(), [(orders(0), 10), (orders(1), 5)]);
+    assert_eq!(store.dead_segments(Duration::ZERO, 9).await.unwrap().len(), 2);
+}
+
 #[test]
 fn a_directory_without_permission_is_refused() {
     let directory = TempDir::new().unwrap();
@@ -225,9 +263,9 @@ async fn a_file_that_was_removed_moved_or_replaced_is_not_written() {
     let path = directory.path().join("metadata.db");
     let moved = directory.path().join("moved.db");
     let store = SqliteMetadataStore::new(&path).await.unwrap();
-    store.create_topic(&topic("before"), 1).await.unwrap();
+    store.create_topic(&topic("before"), 1, Retention::default()).await.unwrap();
     let refused = async || {
-        let error = store.create_topic(&topic("lost"), 1).await.unwrap_err();
+        let error = store.create_topic(&topic("lost"), 1, Retention::default()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         let message = error.to_string();
         assert!(message.contains("stop the agent") && message.contains("restore the file"), "{message}");
@@ -239,7 +277,7 @@ async fn a_file_that_was_removed_moved_or_replaced_is_not_written() {
     fs::copy(&moved, &path).unwrap();
     refused().await;
     fs::rename(&moved, &path).unwrap();
-    store.create_topic(&topic("after"), 1).await.unwrap();
+    store.create_topic(&topic("after"), 1, Retention::default()).await.unwrap();
     fs::remove_file(&path).unwrap();
     refused().await;
 }

@@ -8,7 +8,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use streamhouse_core::{ErrorKind, TopicName};
-use streamhouse_metadata::{Agents, SqliteMetadataStore, Topics};
+use streamhouse_metadata::{Producers, Retention, SqliteMetadataStore, Topics};
 use support::without_override;
 use tempfile::TempDir;
 
@@ -21,7 +21,7 @@ async fn written() -> (TempDir, PathBuf, SqliteMetadataStore) {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("metadata.db");
     let store = SqliteMetadataStore::new(&path).await.unwrap();
-    store.create_topic(&orders(), 3).await.unwrap();
+    store.create_topic(&orders(), 3, Retention::default()).await.unwrap();
     (directory, path, store)
 }
 
@@ -45,11 +45,11 @@ async fn it_sees_what_others_write_and_writes_nothing_itself() {
     let (_directory, path, store) = written().await;
     let reader = SqliteMetadataStore::open_read_only(&path).await.unwrap();
     assert_eq!(reader.topics().await.unwrap(), store.topics().await.unwrap());
-    let audit = store.create_topic(&"audit".parse().unwrap(), 1).await.unwrap();
+    let audit = store.create_topic(&"audit".parse().unwrap(), 1, Retention::default()).await.unwrap();
     assert_eq!(reader.topic(&audit.name).await.unwrap(), audit);
 
     let writes = [
-        reader.create_topic(&"more".parse().unwrap(), 1).await.map(drop),
+        reader.create_topic(&"more".parse().unwrap(), 1, Retention::default()).await.map(drop),
         reader.new_producer_id().await.map(drop),
         reader.lock_agent().map(drop),
     ];

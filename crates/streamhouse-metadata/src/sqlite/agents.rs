@@ -1,9 +1,11 @@
 //! Agents and producer ids.
 
-use super::{SqliteMetadataStore, now_ms, stored_name, unsigned};
-use crate::error::{MetadataError, Result};
+use super::{SqliteMetadataStore, now_ms};
+use crate::check::not_registered;
+use crate::error::Result;
 use crate::model::AgentInfo;
 use crate::store::{Agents, Producers};
+use crate::stored;
 use async_trait::async_trait;
 use streamhouse_core::AgentId;
 
@@ -20,11 +22,6 @@ const SELECT_AGENTS: &str =
 
 const NEXT_PRODUCER_ID: &str =
     "UPDATE counters SET value = value + 1 WHERE name = 'producer_id' RETURNING value";
-
-/// For an agent that calls before it registered, or after it was forgotten.
-pub(super) fn not_registered(agent: &AgentId) -> MetadataError {
-    MetadataError::Invalid(format!("agent {agent} is not registered; register it, then try again"))
-}
 
 #[async_trait]
 impl Agents for SqliteMetadataStore {
@@ -54,7 +51,9 @@ impl Agents for SqliteMetadataStore {
 
     async fn deregister_agent(&self, agent: &AgentId) -> Result<()> {
         let mut transaction = self.begin().await?;
-        for statement in [super::leases::RELEASE_ALL, "DELETE FROM agents WHERE name = ?1"] {
+        let forget =
+            [super::leases::RELEASE_ALL, super::upkeep::RELEASE_DUTIES, "DELETE FROM agents WHERE name = ?1"];
+        for statement in forget {
             sqlx::query(statement)
                 .bind(agent.as_str())
                 .execute(&mut *transaction)
@@ -71,7 +70,7 @@ impl Agents for SqliteMetadataStore {
             .map_err(|error| self.failed(error))?;
         rows.into_iter()
             .map(|(name, address, heartbeat_age_ms)| {
-                Ok(AgentInfo { id: stored_name(&name)?, address, heartbeat_age_ms })
+                Ok(AgentInfo { id: stored::name(&name)?, address, heartbeat_age_ms })
             })
             .collect()
     }
@@ -86,6 +85,6 @@ impl Producers for SqliteMetadataStore {
             .await
             .map_err(|error| self.failed(error))?;
         self.commit(transaction).await?;
-        unsigned(id)
+        stored::unsigned(id)
     }
 }

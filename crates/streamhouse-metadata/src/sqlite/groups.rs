@@ -1,29 +1,28 @@
 //! Consumer groups: committed offsets and lag.
 
-use super::topics::watermarks;
-use super::{
-    SqliteMetadataStore, json, json_partitions, not_found, now_ms, signed, stored_name, stored_partition,
-    unsigned,
-};
-use crate::error::{MetadataError, Result};
+use super::{SqliteMetadataStore, json, json_partitions, now_ms};
+use crate::check::{self, not_found};
+use crate::error::Result;
 use crate::model::{Group, GroupOffset, OffsetCommit};
-use crate::store::Groups;
+use crate::store::{Groups, Members};
+use crate::stored;
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
-use std::time::Duration;
 use streamhouse_core::{GroupId, MemberId, TopicPartition};
 
-pub(super) const SELECT_PARTITION_ENDS: &str = "
-    SELECT t.id, t.partitions, p.high_watermark
+/// What a commit is checked against: where the partition ends, and who of the group has claimed it.
+pub(super) const SELECT_COMMITTABLE: &str = "
+    SELECT t.id, t.partitions, p.high_watermark, c.member, c.generation
     FROM json_each(?1) AS j
     LEFT JOIN topics t ON t.name = j.value ->> 0
     LEFT JOIN partitions p ON p.topic_id = t.id AND p.partition = j.value ->> 1
+    LEFT JOIN group_claims c ON c.group_id = ?2 AND c.topic_id = p.topic_id AND c.partition = p.partition
     ORDER BY j.key";
 
 /// A row: `[topic_id, partition, committed]`. The `WHERE` keeps `ON` from being read as a join's.
 pub(super) const UPSERT_OFFSETS: &str = "
     INSERT INTO group_offsets (group_id, topic_id, partition, committed)
-    SELECT (SELECT id FROM consumer_groups WHERE name = ?2), value ->> 0, value ->> 1, value ->> 2
+    SELECT ?2, value ->> 0, value ->> 1, value ->> 2
     FROM json_each(?1) WHERE true
     ON CONFLICT DO UPDATE SET committed = excluded.committed";
 
@@ -43,6 +42,7 @@ macro_rules! lag_ms {
         )
     };
 }
+pub(super) use lag_ms;
 
 pub(super) const SELECT_OFFSETS: &str = concat!(
     "SELECT t.partitions, p.log_start, p.high_watermark, o.committed, ",
@@ -67,10 +67,10 @@ pub(super) const SELECT_GROUP: &str = concat!(
 );
 
 const SELECT_GROUPS: &str = "
-    SELECT g.name, count(*), sum(p.high_watermark - max(o.committed, p.log_start))
+    SELECT g.name, count(o.committed), ifnull(sum(p.high_watermark - max(o.committed, p.log_start)), 0)
     FROM consumer_groups g
-    CROSS JOIN group_offsets o ON o.group_id = g.id
-    CROSS JOIN partitions p ON p.topic_id = o.topic_id AND p.partition = o.partition
+    LEFT JOIN group_offsets o ON o.group_id = g.id
+    LEFT JOIN partitions p ON p.topic_id = o.topic_id AND p.partition = o.partition
     GROUP BY g.name
     ORDER BY g.name";
 
@@ -79,22 +79,25 @@ impl Groups for SqliteMetadataStore {
     async fn commit_offsets(
         &self,
         group: &GroupId,
-        _member: Option<&MemberId>,
+        member: Option<&MemberId>,
         offsets: &[OffsetCommit],
     ) -> Result<()> {
         if offsets.is_empty() {
             return Ok(());
         }
         let mut transaction = self.begin().await?;
-        let rows = self.check_offsets(&mut transaction, offsets).await?;
-        sqlx::query("INSERT INTO consumer_groups (name) VALUES (?1) ON CONFLICT (name) DO NOTHING")
-            .bind(group.as_str())
-            .execute(&mut *transaction)
-            .await
-            .map_err(|error| self.failed(error))?;
+        let id = self.living_group(&mut transaction, group).await?;
+        if let Some(member) = member {
+            self.check_member(&mut transaction, id, group, member).await?;
+        }
+        let rows = self.check_offsets(&mut transaction, group, id, member, offsets).await?;
+        let id = match id {
+            Some(id) => id,
+            None => self.new_group(&mut transaction, group).await?,
+        };
         sqlx::query(UPSERT_OFFSETS)
             .bind(json(&rows))
-            .bind(group.as_str())
+            .bind(id)
             .execute(&mut *transaction)
             .await
             .map_err(|error| self.failed(error))?;
@@ -106,23 +109,8 @@ impl Groups for SqliteMetadataStore {
         group: &GroupId,
         partitions: &[TopicPartition],
     ) -> Result<Vec<GroupOffset>> {
-        type Row = (Option<u32>, Option<i64>, Option<i64>, Option<i64>, Option<i64>);
-        let rows: Vec<Row> = sqlx::query_as(SELECT_OFFSETS)
-            .bind(json_partitions(partitions))
-            .bind(group.as_str())
-            .fetch_all(&self.readers)
-            .await
-            .map_err(|error| self.failed(error))?;
-        partitions
-            .iter()
-            .zip(rows)
-            .map(|(at, (partitions, log_start, high_watermark, committed, lag_ms))| {
-                match log_start.zip(high_watermark) {
-                    Some(ends) => group_offset(at.clone(), ends, committed, lag_ms),
-                    None => Err(not_found(at, partitions)),
-                }
-            })
-            .collect()
+        let mut connection = self.readers.acquire().await.map_err(|error| self.failed(error))?;
+        self.offsets(&mut connection, group, partitions).await
     }
 
     async fn groups(&self) -> Result<Vec<Group>> {
@@ -130,15 +118,7 @@ impl Groups for SqliteMetadataStore {
             .fetch_all(&self.readers)
             .await
             .map_err(|error| self.failed(error))?;
-        rows.into_iter()
-            .map(|(name, partitions, lag_records)| {
-                Ok(Group {
-                    id: stored_name(&name)?,
-                    partitions: unsigned(partitions)?,
-                    lag_records: unsigned(lag_records)?,
-                })
-            })
-            .collect()
+        rows.into_iter().map(stored::group).collect()
     }
 
     async fn describe_group(&self, group: &GroupId) -> Result<Vec<GroupOffset>> {
@@ -149,63 +129,72 @@ impl Groups for SqliteMetadataStore {
             .await
             .map_err(|error| self.failed(error))?;
         if rows.is_empty() {
-            return Err(MetadataError::GroupNotFound(group.to_string()));
+            // A group may have members and no offset yet.
+            self.group_view(group).await?;
         }
         rows.into_iter()
             .map(|(topic, partition, log_start, high_watermark, committed, lag_ms)| {
-                let at = stored_partition(&topic, partition)?;
-                group_offset(at, (log_start, high_watermark), Some(committed), lag_ms)
+                let at = stored::partition(&topic, partition)?;
+                stored::group_offset(at, (log_start, high_watermark), Some(committed), lag_ms)
             })
             .collect()
     }
 }
 
 impl SqliteMetadataStore {
-    /// Checks each offset against its partition; gives the rows to store.
+    /// How far the group is on each of the partitions, in the order asked.
+    pub(super) async fn offsets(
+        &self,
+        connection: &mut SqliteConnection,
+        group: &GroupId,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<GroupOffset>> {
+        type Row = (Option<u32>, Option<i64>, Option<i64>, Option<i64>, Option<i64>);
+        let rows: Vec<Row> = sqlx::query_as(SELECT_OFFSETS)
+            .bind(json_partitions(partitions))
+            .bind(group.as_str())
+            .fetch_all(connection)
+            .await
+            .map_err(|error| self.failed(error))?;
+        partitions
+            .iter()
+            .zip(rows)
+            .map(|(at, (partitions, log_start, high_watermark, committed, lag_ms))| {
+                match log_start.zip(high_watermark) {
+                    Some(ends) => stored::group_offset(at.clone(), ends, committed, lag_ms),
+                    None => Err(not_found(at, partitions)),
+                }
+            })
+            .collect()
+    }
+
+    /// Checks each offset against its partition and its claim; gives the rows to store.
     async fn check_offsets(
         &self,
         connection: &mut SqliteConnection,
+        group: &GroupId,
+        id: Option<i64>,
+        member: Option<&MemberId>,
         offsets: &[OffsetCommit],
     ) -> Result<Vec<(i64, u32, i64)>> {
-        let ends: Vec<(Option<i64>, Option<u32>, Option<i64>)> = sqlx::query_as(SELECT_PARTITION_ENDS)
+        type Row = (Option<i64>, Option<u32>, Option<i64>, Option<String>, Option<i64>);
+        let rows: Vec<Row> = sqlx::query_as(SELECT_COMMITTABLE)
             .bind(json_partitions(offsets.iter().map(|commit| &commit.partition)))
+            .bind(id)
             .fetch_all(connection)
             .await
             .map_err(|error| self.failed(error))?;
         offsets
             .iter()
-            .zip(ends)
-            .map(|(OffsetCommit { partition: at, offset, .. }, (topic_id, partitions, high_watermark))| {
+            .zip(rows)
+            .map(|(commit, (topic_id, partitions, high_watermark, claimed_by, generation))| {
+                let at = &commit.partition;
                 let (Some(topic_id), Some(high_watermark)) = (topic_id, high_watermark) else {
                     return Err(not_found(at, partitions));
                 };
-                let committed = signed("an offset of", *offset)?;
-                if committed > high_watermark {
-                    return Err(MetadataError::Invalid(format!(
-                        "offset {offset} of {at} is above the high watermark {high_watermark}; \
-                         commit an offset up to it"
-                    )));
-                }
-                Ok((topic_id, at.partition, committed))
+                check::claim(group, member, commit, claimed_by.zip(generation))?;
+                Ok((topic_id, at.partition, check::committed(at, commit.offset, high_watermark)?))
             })
             .collect()
     }
-}
-
-fn group_offset(
-    partition: TopicPartition,
-    (log_start, high_watermark): (i64, i64),
-    committed: Option<i64>,
-    lag_ms: Option<i64>,
-) -> Result<GroupOffset> {
-    let watermarks = watermarks(log_start, high_watermark)?;
-    let committed: Option<u64> = committed.map(unsigned).transpose()?;
-    let next = committed.unwrap_or(0).max(watermarks.log_start);
-    Ok(GroupOffset {
-        partition,
-        committed,
-        watermarks,
-        lag_records: watermarks.high_watermark.saturating_sub(next),
-        lag: Duration::from_millis(unsigned(lag_ms.unwrap_or(0))?),
-    })
 }

@@ -1,13 +1,11 @@
 //! Leases. A lease is its partition's row: holder, epoch and the time it ends.
 
-use super::agents::not_registered;
-use super::topics::watermarks;
-use super::{
-    SqliteMetadataStore, json, json_partitions, now_ms, stored_name, stored_partition, term_ms, unsigned,
-};
-use crate::error::{MetadataError, Result};
-use crate::model::{Lease, LeaseRow, ProducerState, SequencedBatch};
+use super::{SqliteMetadataStore, json, json_partitions, now_ms};
+use crate::check::{millis, not_registered, term_ms};
+use crate::error::Result;
+use crate::model::{Lease, LeaseRow, ProducerState};
 use crate::store::Leases;
+use crate::stored::{self, LeaseTableRow, unsigned};
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
 use std::collections::HashMap;
@@ -99,19 +97,11 @@ const EXPIRE_ALL: &str = "UPDATE partitions SET agent_id = NULL, expires_ms = 0 
 #[async_trait]
 impl Leases for SqliteMetadataStore {
     async fn lease_table(&self) -> Result<Vec<LeaseRow>> {
-        let rows: Vec<(String, i64, Option<String>, i64)> = sqlx::query_as(SELECT_LEASES)
+        let rows: Vec<LeaseTableRow> = sqlx::query_as(SELECT_LEASES)
             .fetch_all(&self.readers)
             .await
             .map_err(|error| self.failed(error))?;
-        rows.into_iter()
-            .map(|(topic, partition, holder, epoch)| {
-                Ok(LeaseRow {
-                    partition: stored_partition(&topic, partition)?,
-                    holder: holder.map(|name| stored_name(&name)).transpose()?,
-                    epoch: unsigned(epoch)?,
-                })
-            })
-            .collect()
+        rows.into_iter().map(stored::lease_row).collect()
     }
 
     async fn any_lease_free(&self) -> Result<bool> {
@@ -124,7 +114,7 @@ impl Leases for SqliteMetadataStore {
         term: Duration,
         wanted: &[TopicPartition],
     ) -> Result<Vec<Lease>> {
-        let term_ms = term_ms(term)?;
+        let term_ms = term_ms("lease term", term)?;
         let mut transaction = self.begin().await?;
         let id: Option<i64> = sqlx::query_scalar("SELECT id FROM agents WHERE name = ?1")
             .bind(agent.as_str())
@@ -145,9 +135,9 @@ impl Leases for SqliteMetadataStore {
             .enumerate()
             .map(|(index, (_, partition, epoch, log_start, high_watermark, topic))| {
                 Ok(Lease {
-                    partition: stored_partition(&topic, partition)?,
+                    partition: stored::partition(&topic, partition)?,
                     epoch: unsigned(epoch)?,
-                    watermarks: watermarks(log_start, high_watermark)?,
+                    watermarks: stored::watermarks(log_start, high_watermark)?,
                     producers: producers.remove(&index).unwrap_or_default(),
                 })
             })
@@ -160,7 +150,7 @@ impl Leases for SqliteMetadataStore {
         leases: &[(TopicPartition, u64)],
         term: Duration,
     ) -> Result<Vec<TopicPartition>> {
-        let term_ms = term_ms(term)?;
+        let term_ms = term_ms("lease term", term)?;
         if leases.is_empty() {
             return Ok(Vec::new());
         }
@@ -173,7 +163,7 @@ impl Leases for SqliteMetadataStore {
             .await
             .map_err(|error| self.failed(error))?;
         self.commit(transaction).await?;
-        rows.iter().map(|(topic, partition)| stored_partition(topic, *partition)).collect()
+        rows.iter().map(|(topic, partition)| stored::partition(topic, *partition)).collect()
     }
 
     async fn release_leases(&self, agent: &AgentId, leases: &[(TopicPartition, u64)]) -> Result<()> {
@@ -202,7 +192,9 @@ impl Leases for SqliteMetadataStore {
 
     async fn expire_all_leases(&self) -> Result<()> {
         let mut transaction = self.begin().await?;
-        sqlx::query(EXPIRE_ALL).execute(&mut *transaction).await.map_err(|error| self.failed(error))?;
+        for statement in [EXPIRE_ALL, "DELETE FROM duties"] {
+            sqlx::query(statement).execute(&mut *transaction).await.map_err(|error| self.failed(error))?;
+        }
         self.commit(transaction).await
     }
 }
@@ -227,7 +219,7 @@ impl SqliteMetadataStore {
         let partitions = json(&partitions);
         sqlx::query(FORGET_SILENT_PRODUCERS)
             .bind(&partitions)
-            .bind(i64::try_from(PRODUCER_SILENCE_MAX.as_millis()).expect("a day fits"))
+            .bind(millis(PRODUCER_SILENCE_MAX))
             .execute(&mut *connection)
             .await
             .map_err(|error| self.failed(error))?;
@@ -239,19 +231,9 @@ impl SqliteMetadataStore {
         let mut producers: HashMap<usize, Vec<ProducerState>> = HashMap::new();
         for (index, producer_id, epoch, batches) in rows {
             let (producer_id, epoch) = (unsigned(producer_id)?, unsigned(epoch)?);
-            let state = ProducerState { producer_id, epoch, batches: window(&batches)? };
+            let state = ProducerState { producer_id, epoch, batches: stored::window(&batches)? };
             producers.entry(unsigned(index)?).or_default().push(state);
         }
         Ok(producers)
     }
-}
-
-/// A producer's window as it is stored.
-fn window(stored: &str) -> Result<Vec<SequencedBatch>> {
-    let batches: Vec<(i32, u32, u64)> = serde_json::from_str(stored)
-        .map_err(|error| MetadataError::Corrupt(format!("a producer's window {stored:?}: {error}")))?;
-    Ok(batches
-        .into_iter()
-        .map(|(base_sequence, records, base_offset)| SequencedBatch { base_sequence, records, base_offset })
-        .collect())
 }

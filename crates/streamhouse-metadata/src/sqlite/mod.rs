@@ -14,6 +14,7 @@ mod leases;
 mod lock;
 mod members;
 mod open;
+mod retention;
 mod segments;
 mod topics;
 mod upkeep;
@@ -30,7 +31,7 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use streamhouse_core::{AsTyped, TopicName, TopicPartition};
+use streamhouse_core::TopicPartition;
 
 /// How long a write waits for the file's write lock, which one process at a time holds, before it is `Busy`.
 const WRITE_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -51,10 +52,10 @@ pub(crate) use now_ms;
 ///
 /// ```no_run
 /// # async fn example() -> streamhouse_metadata::Result<()> {
-/// use streamhouse_metadata::{SqliteMetadataStore, Topics};
+/// use streamhouse_metadata::{Retention, SqliteMetadataStore, Topics};
 ///
 /// let store = SqliteMetadataStore::new("streamhouse/metadata.db").await?;
-/// store.create_topic(&"orders".parse().expect("a valid name"), 3).await?;
+/// store.create_topic(&"orders".parse().expect("a valid name"), 3, Retention::default()).await?;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
@@ -152,10 +153,6 @@ impl SqliteMetadataStore {
     }
 }
 
-fn not_built() -> MetadataError {
-    MetadataError::Invalid("not built".to_owned())
-}
-
 /// A list as one parameter, for `json_each`.
 fn json(list: &impl Serialize) -> String {
     serde_json::to_string(list).expect("numbers, strings and lists of them are always JSON")
@@ -165,53 +162,4 @@ fn json(list: &impl Serialize) -> String {
 fn json_partitions<'a>(partitions: impl IntoIterator<Item = &'a TopicPartition>) -> String {
     let rows: Vec<_> = partitions.into_iter().map(|at| (at.topic.as_str(), at.partition)).collect();
     json(&rows)
-}
-
-/// Why a partition was not found: `partitions` is what its topic has, `None` without a topic.
-fn not_found(at: &TopicPartition, partitions: Option<u32>) -> MetadataError {
-    match partitions {
-        None => MetadataError::TopicNotFound(at.topic.to_string()),
-        Some(partitions) => MetadataError::PartitionNotFound {
-            topic: at.topic.to_string(),
-            partition: at.partition,
-            partitions,
-        },
-    }
-}
-
-/// A number that was stored from a `u64` or smaller and must still be one.
-fn unsigned<T: TryFrom<i64>>(stored: i64) -> Result<T> {
-    T::try_from(stored).map_err(|_| {
-        MetadataError::Corrupt(format!(
-            "the number {stored} is out of its range; restore the file from a backup"
-        ))
-    })
-}
-
-/// A name that was valid when it was stored.
-fn stored_name<T: std::str::FromStr<Err = streamhouse_core::InvalidName>>(stored: &str) -> Result<T> {
-    stored.parse().map_err(|error| MetadataError::Corrupt(format!("{error}; restore the file from a backup")))
-}
-
-fn stored_partition(topic: &str, partition: i64) -> Result<TopicPartition> {
-    Ok(TopicPartition { topic: stored_name::<TopicName>(topic)?, partition: unsigned(partition)? })
-}
-
-/// A number for an SQL parameter, or `Invalid`: SQL integers are signed.
-fn signed(what: &str, number: u64) -> Result<i64> {
-    i64::try_from(number).map_err(|_| {
-        MetadataError::Invalid(format!("{what} {number} is too large; the maximum is {}", i64::MAX))
-    })
-}
-
-/// A lease's term in milliseconds, or `Invalid`.
-fn term_ms(term: Duration) -> Result<i64> {
-    const TERM_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-    if term < Duration::from_millis(1) || term > TERM_MAX {
-        return Err(MetadataError::Invalid(format!(
-            "a lease term of {} is out of range; choose one from 1 ms to 1 day",
-            AsTyped(term)
-        )));
-    }
-    Ok(i64::try_from(term.as_millis()).expect("a day has fewer milliseconds than i64 holds"))
 }

@@ -1,31 +1,36 @@
 //! Flushes: committed, looked up, read.
 
-use super::{SqliteMetadataStore, json, now_ms, signed, unsigned};
+use super::{SqliteMetadataStore, json, now_ms};
+use crate::check::{self, signed};
 use crate::error::{MetadataError, Result};
 use crate::model::{Flush, FlushRange, ProducerState, RangeOutcome, SegmentRange};
 use crate::store::{SegmentRanges, Segments, Topics};
+use crate::stored::{self, RangeRow, id_bytes, outcome};
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
 use std::collections::{HashMap, HashSet};
-use streamhouse_core::limits::IDEMPOTENCE_WINDOW;
 use streamhouse_core::{SegmentId, TopicPartition};
 
-/// Nothing is returned when the segment is there already.
+/// As if every range stood. Nothing is returned when the segment is there already.
 const INSERT_SEGMENT: &str = concat!(
-    "INSERT INTO segments (id, object, object_bytes, agent, committed_ms) VALUES (?1, ?2, ?3, ?4, ",
+    "INSERT INTO segments (id, object, object_bytes, agent, live_ranges, committed_ms) VALUES (?1, ?2, ?3, ?4, ?5, ",
     now_ms!(),
     ") ON CONFLICT (id) DO NOTHING RETURNING seq, committed_ms"
 );
 
+/// For a segment with fenced ranges.
+const COUNT_STANDING: &str =
+    "UPDATE segments SET live_ranges = ?2, dead_ms = CASE ?2 WHEN 0 THEN committed_ms END WHERE seq = ?1";
+
 /// Invariants 1 and 2 in one statement: what it returns stands, what it leaves out is fenced.
-/// A row asked: `[topic, partition, epoch, base_offset, end_offset]`. Materialized, because the planner would otherwise
+/// A row asked: `[topic, partition, epoch, base_offset, end_offset, bytes]`. Materialized, because the planner would otherwise
 /// read all partitions and go through the list for each.
 pub(super) const MOVE_HIGH_WATERMARKS: &str = "
-    WITH asked (topic_id, partition, epoch, base_offset, end_offset) AS MATERIALIZED (
-        SELECT t.id, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4
+    WITH asked (topic_id, partition, epoch, base_offset, end_offset, bytes) AS MATERIALIZED (
+        SELECT t.id, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5
         FROM json_each(?1) AS j CROSS JOIN topics t ON t.name = j.value ->> 0)
     UPDATE partitions
-    SET high_watermark = asked.end_offset
+    SET high_watermark = asked.end_offset, bytes = partitions.bytes + asked.bytes
     FROM asked
     WHERE partitions.topic_id = asked.topic_id
       AND partitions.partition = asked.partition
@@ -85,7 +90,7 @@ const SELECT_COMMITTED: &str = "
 #[async_trait]
 impl Segments for SqliteMetadataStore {
     async fn commit_flush(&self, flush: &Flush) -> Result<Vec<RangeOutcome>> {
-        check(flush)?;
+        check::flush(flush)?;
         let object_bytes = signed("an object size of", flush.object_bytes)?;
         let mut transaction = self.begin().await?;
         let inserted: Option<(i64, i64)> = sqlx::query_as(INSERT_SEGMENT)
@@ -93,6 +98,7 @@ impl Segments for SqliteMetadataStore {
             .bind(&flush.object)
             .bind(object_bytes)
             .bind(flush.agent.as_str())
+            .bind(i64::try_from(flush.ranges.len()).expect("a list's length fits"))
             .fetch_optional(&mut *transaction)
             .await
             .map_err(|error| self.failed(error))?;
@@ -103,6 +109,14 @@ impl Segments for SqliteMetadataStore {
             });
         };
         let standing = self.move_high_watermarks(&mut transaction, flush, committed_ms).await?;
+        if standing.len() < flush.ranges.len() {
+            sqlx::query(COUNT_STANDING)
+                .bind(seq)
+                .bind(i64::try_from(standing.len()).expect("a list's length fits"))
+                .execute(&mut *transaction)
+                .await
+                .map_err(|error| self.failed(error))?;
+        }
         if !standing.is_empty() {
             self.insert_ranges(&mut transaction, &standing, seq).await?;
             self.upsert_producers(&mut transaction, &standing, committed_ms).await?;
@@ -127,7 +141,7 @@ impl Segments for SqliteMetadataStore {
             .fetch_all(&self.readers)
             .await
             .map_err(|error| self.failed(error))?;
-        rows.iter().map(|id| segment_id(id)).collect()
+        rows.iter().map(|id| stored::segment_id(id)).collect()
     }
 }
 
@@ -147,7 +161,7 @@ impl SegmentRanges for SqliteMetadataStore {
             // Nothing to read is an answer only for a partition that exists.
             self.watermarks(std::slice::from_ref(partition)).await?;
         }
-        rows.into_iter().map(segment_range).collect()
+        rows.into_iter().map(stored::segment_range).collect()
     }
 }
 
@@ -167,7 +181,7 @@ impl SqliteMetadataStore {
             .map(|range| {
                 let at = &range.partition;
                 let end_offset = range.base_offset + range.records;
-                (at.topic.as_str(), at.partition, range.epoch, range.base_offset, end_offset)
+                (at.topic.as_str(), at.partition, range.epoch, range.base_offset, end_offset, range.bytes)
             })
             .collect();
         let rows: Vec<(i64, u32, String)> = sqlx::query_as(MOVE_HIGH_WATERMARKS)
@@ -228,11 +242,7 @@ impl SqliteMetadataStore {
         let mut rows = Vec::new();
         for (topic_id, range) in standing {
             for producer in &range.producers {
-                let batches: Vec<_> = producer
-                    .batches
-                    .iter()
-                    .map(|batch| (batch.base_sequence, batch.records, batch.base_offset))
-                    .collect();
+                let batches = stored::window_rows(producer);
                 let ProducerState { producer_id, epoch, .. } = producer;
                 rows.push((topic_id, range.partition.partition, producer_id, epoch, batches));
             }
@@ -267,71 +277,4 @@ impl SqliteMetadataStore {
             .map_err(|error| self.failed(error))?;
         Ok((!rows.is_empty()).then(|| rows.into_iter().map(outcome).collect()))
     }
-}
-
-fn outcome(stands: bool) -> RangeOutcome {
-    if stands { RangeOutcome::Committed } else { RangeOutcome::Fenced }
-}
-
-fn id_bytes(id: SegmentId) -> Vec<u8> {
-    id.0.to_be_bytes().to_vec()
-}
-
-/// What no flush may have, whoever holds the leases.
-fn check(flush: &Flush) -> Result<()> {
-    let invalid =
-        |problem: String| Err(MetadataError::Invalid(format!("segment {}: {problem}", flush.segment)));
-    if flush.ranges.is_empty() {
-        return invalid("a flush has at least one partition".into());
-    }
-    let mut partitions = HashSet::with_capacity(flush.ranges.len());
-    for range in &flush.ranges {
-        let at = &range.partition;
-        if !partitions.insert(at) {
-            return invalid(format!("{at} is in it twice"));
-        }
-        if range.records == 0 {
-            return invalid(format!("{at} has no records"));
-        }
-        signed("an offset of", range.base_offset.saturating_add(range.records))?;
-        signed("an epoch of", range.epoch)?;
-        signed("a position of", range.position.saturating_add(range.bytes))?;
-        signed("a position of", range.index_position)?;
-        for producer in &range.producers {
-            signed("a producer id of", producer.producer_id)?;
-            if producer.batches.len() > IDEMPOTENCE_WINDOW {
-                return invalid(format!(
-                    "producer {} has more than {IDEMPOTENCE_WINDOW} batches",
-                    producer.producer_id
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The columns of `SELECT_RANGES`.
-type RangeRow = (Vec<u8>, String, i64, i64, i64, i64, i64, i64, i64);
-
-fn segment_range(row: RangeRow) -> Result<SegmentRange> {
-    let (id, object, base_offset, end_offset, position, bytes, index_position, index_bytes, committed_ms) =
-        row;
-    Ok(SegmentRange {
-        segment: segment_id(&id)?,
-        object,
-        base_offset: unsigned(base_offset)?,
-        end_offset: unsigned(end_offset)?,
-        position: unsigned(position)?,
-        bytes: unsigned(bytes)?,
-        index_position: unsigned(index_position)?,
-        index_bytes: unsigned(index_bytes)?,
-        committed_ms,
-    })
-}
-
-fn segment_id(stored: &[u8]) -> Result<SegmentId> {
-    let bytes = stored
-        .try_into()
-        .map_err(|_| MetadataError::Corrupt(format!("a segment id of {} bytes", stored.len())))?;
-    Ok(SegmentId(u128::from_be_bytes(bytes)))
 }

@@ -1,8 +1,8 @@
 //! What only this database has: its files, its locks, its query plans.
 
 use super::*;
-use crate::model::{Flush, FlushRange, RangeOutcome};
-use crate::store::{Agents, Groups, Leases, Segments, Topics};
+use crate::model::{Flush, FlushRange, OffsetCommit, RangeOutcome, Retention};
+use crate::store::{Agents, Groups, Leases, SegmentRanges, Segments, Topics};
 use sqlx::{AssertSqlSafe, Row};
 use streamhouse_core::{AgentId, ErrorKind, SegmentId};
 use tempfile::TempDir;
@@ -42,9 +42,9 @@ fn flush(segment: u128, base_offset: u64) -> Flush {
 /// A store with one partition that the agent holds.
 async fn leased() -> (TempDir, SqliteMetadataStore) {
     let (directory, store) = open().await;
-    store.create_topic(&orders().topic, 1).await.unwrap();
+    store.create_topic(&orders().topic, 1, Retention::default()).await.unwrap();
     store.register_agent(&agent(), "host:1").await.unwrap();
-    assert_eq!(store.acquire_leases(&agent(), HOUR, 1).await.unwrap().len(), 1);
+    assert_eq!(store.acquire_leases(&agent(), HOUR, &[orders()]).await.unwrap().len(), 1);
     (directory, store)
 }
 
@@ -69,11 +69,8 @@ async fn readers_do_not_wait_for_a_writer() {
     let transaction = store.begin().await.unwrap();
     assert_eq!(store.topics().await.unwrap().len(), 1);
     assert_eq!(store.ranges(&orders(), 0, 1).await.unwrap(), []);
-    assert_eq!(
-        store.acquire_leases(&agent(), HOUR, 1).await.unwrap(),
-        [],
-        "nothing to grant, nothing to wait for"
-    );
+    assert!(!store.any_lease_free().await.unwrap());
+    assert_eq!(store.lease_table().await.unwrap().len(), 1);
     drop(transaction);
 }
 
@@ -87,7 +84,7 @@ async fn a_writer_that_waits_too_long_is_busy_and_nothing_happened() {
     assert!(matches!(error, MetadataError::Busy(_)), "{error}");
     drop(transaction);
     store.write_wait = WRITE_WAIT_MAX;
-    assert!(!store.segment_exists(SegmentId(1)).await.unwrap());
+    assert!(store.committed_segments(&[SegmentId(1)]).await.unwrap().is_empty());
     assert_eq!(store.commit_flush(&flush(1, 0)).await.unwrap(), [RangeOutcome::Committed]);
 }
 
@@ -140,7 +137,7 @@ async fn a_producer_that_is_silent_for_a_day_is_forgotten_at_the_next_grant() {
     let age = "UPDATE producers SET updated_ms = updated_ms - 86400000 - 1000 WHERE producer_id = 1";
     sqlx::query(age).execute(&store.writer).await.unwrap();
     store.expire_all_leases().await.unwrap();
-    let lease = store.acquire_leases(&agent(), HOUR, 1).await.unwrap().remove(0);
+    let lease = store.acquire_leases(&agent(), HOUR, &[orders()]).await.unwrap().remove(0);
     let known: Vec<_> = lease.producers.iter().map(|producer| producer.producer_id).collect();
     assert_eq!(known, [2]);
 }
@@ -152,7 +149,10 @@ async fn what_retention_has_passed_is_not_lag_and_not_read() {
         store.commit_flush(&flush(segment, base_offset)).await.unwrap();
     }
     let group = "g".parse().unwrap();
-    store.commit_offsets(&group, &[(orders(), 3)]).await.unwrap();
+    store
+        .commit_offsets(&group, None, &[OffsetCommit { partition: orders(), offset: 3, generation: 0 }])
+        .await
+        .unwrap();
     sqlx::query("UPDATE partitions SET log_start = 12").execute(&store.writer).await.unwrap();
     let first = store.ranges(&orders(), 0, 1).await.unwrap().remove(0);
     assert_eq!(first.base_offset, 10, "the range that holds the log start");
@@ -170,17 +170,27 @@ async fn hot_statements_scan_no_table() {
     let (_directory, store) = open().await;
     let hot = [
         topics::SELECT_WATERMARKS,
+        leases::GRANT,
         leases::RENEW,
+        leases::RELEASE,
         leases::SELECT_PRODUCERS,
         segments::MOVE_HIGH_WATERMARKS,
         segments::INSERT_RANGES,
         segments::UPSERT_PRODUCERS,
         segments::SELECT_OUTCOME,
         segments::SELECT_RANGES,
-        groups::SELECT_PARTITION_ENDS,
+        groups::SELECT_COMMITTABLE,
         groups::UPSERT_OFFSETS,
         groups::SELECT_OFFSETS,
         groups::SELECT_GROUP,
+        members::CLAIM,
+        members::SELECT_CLAIMED,
+        members::RELEASE,
+        retention::DELETE_RANGES,
+        retention::COUNT_DOWN,
+        upkeep::SELECT_DEAD,
+        upkeep::FORGET,
+        upkeep::SELECT_LAGS,
     ];
     for statement in hot {
         let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));

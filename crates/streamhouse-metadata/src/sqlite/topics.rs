@@ -1,18 +1,29 @@
 //! Topics and their partitions.
 
-use super::{SqliteMetadataStore, json_partitions, not_found, now_ms, stored_name, unsigned};
+use super::{SqliteMetadataStore, json_partitions, now_ms};
+use crate::check::{self, not_found};
 use crate::error::{MetadataError, Result};
-use crate::model::{LeaseHolder, PartitionInfo, Retention, Topic, Watermarks};
+use crate::model::{PartitionInfo, Retention, Topic, Watermarks};
 use crate::store::Topics;
+use crate::stored::{self, PartitionRow, TopicRow};
 use async_trait::async_trait;
-use streamhouse_core::limits::PARTITIONS_MAX;
 use streamhouse_core::{TopicName, TopicPartition};
 
 const INSERT_TOPIC: &str = concat!(
-    "INSERT INTO topics (name, partitions, created_ms) VALUES (?1, ?2, ",
+    "INSERT INTO topics (name, partitions, retention_ms, retention_bytes, created_ms) VALUES (?1, ?2, ?3, ?4, ",
     now_ms!(),
     ") ON CONFLICT (name) DO NOTHING RETURNING id, created_ms"
 );
+
+const SET_RETENTION: &str = "
+    UPDATE topics SET retention_ms = ?2, retention_bytes = ?3 WHERE name = ?1
+    RETURNING name, partitions, retention_ms, retention_bytes, created_ms";
+
+const SELECT_TOPIC: &str =
+    "SELECT name, partitions, retention_ms, retention_bytes, created_ms FROM topics WHERE name = ?1";
+
+const SELECT_TOPICS: &str =
+    "SELECT name, partitions, retention_ms, retention_bytes, created_ms FROM topics ORDER BY name";
 
 const INSERT_PARTITIONS: &str = "
     INSERT INTO partitions (topic_id, partition)
@@ -38,15 +49,14 @@ pub(super) const SELECT_WATERMARKS: &str = "
 #[async_trait]
 impl Topics for SqliteMetadataStore {
     async fn create_topic(&self, name: &TopicName, partitions: u32, retention: Retention) -> Result<Topic> {
-        if partitions == 0 || partitions > PARTITIONS_MAX {
-            return Err(MetadataError::Invalid(format!(
-                "topic {name} cannot have {partitions} partitions; choose 1 to {PARTITIONS_MAX}"
-            )));
-        }
+        check::partition_count(name, partitions)?;
+        let (age_ms, bytes) = check::retention(retention)?;
         let mut transaction = self.begin().await?;
         let created: Option<(i64, i64)> = sqlx::query_as(INSERT_TOPIC)
             .bind(name.as_str())
             .bind(partitions)
+            .bind(age_ms)
+            .bind(bytes)
             .fetch_optional(&mut *transaction)
             .await
             .map_err(|error| self.failed(error))?;
@@ -60,50 +70,43 @@ impl Topics for SqliteMetadataStore {
             .await
             .map_err(|error| self.failed(error))?;
         self.commit(transaction).await?;
-        Ok(Topic { name: name.clone(), partitions, retention, created_ms })
+        stored::topic((name.to_string(), partitions.into(), age_ms, bytes, created_ms))
     }
 
-    async fn set_retention(&self, _name: &TopicName, _retention: Retention) -> Result<Topic> {
-        Err(super::not_built())
+    async fn set_retention(&self, name: &TopicName, retention: Retention) -> Result<Topic> {
+        let (age_ms, bytes) = check::retention(retention)?;
+        let mut transaction = self.begin().await?;
+        let changed: Option<TopicRow> = sqlx::query_as(SET_RETENTION)
+            .bind(name.as_str())
+            .bind(age_ms)
+            .bind(bytes)
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(|error| self.failed(error))?;
+        let changed = changed.ok_or_else(|| MetadataError::TopicNotFound(name.to_string()))?;
+        self.commit(transaction).await?;
+        stored::topic(changed)
     }
 
     async fn topic(&self, name: &TopicName) -> Result<Topic> {
-        let found: Option<(i64, i64)> =
-            sqlx::query_as("SELECT partitions, created_ms FROM topics WHERE name = ?1")
-                .bind(name.as_str())
-                .fetch_optional(&self.readers)
-                .await
-                .map_err(|error| self.failed(error))?;
-        let (partitions, created_ms) = found.ok_or_else(|| MetadataError::TopicNotFound(name.to_string()))?;
-        Ok(Topic {
-            name: name.clone(),
-            partitions: unsigned(partitions)?,
-            retention: Retention::default(),
-            created_ms,
-        })
+        let found: Option<TopicRow> = sqlx::query_as(SELECT_TOPIC)
+            .bind(name.as_str())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(|error| self.failed(error))?;
+        stored::topic(found.ok_or_else(|| MetadataError::TopicNotFound(name.to_string()))?)
     }
 
     async fn topics(&self) -> Result<Vec<Topic>> {
-        let rows: Vec<(String, i64, i64)> =
-            sqlx::query_as("SELECT name, partitions, created_ms FROM topics ORDER BY name")
-                .fetch_all(&self.readers)
-                .await
-                .map_err(|error| self.failed(error))?;
-        rows.into_iter()
-            .map(|(name, partitions, created_ms)| {
-                Ok(Topic {
-                    name: stored_name(&name)?,
-                    partitions: unsigned(partitions)?,
-                    retention: Retention::default(),
-                    created_ms,
-                })
-            })
-            .collect()
+        let rows: Vec<TopicRow> = sqlx::query_as(SELECT_TOPICS)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| self.failed(error))?;
+        rows.into_iter().map(stored::topic).collect()
     }
 
     async fn partitions(&self, name: &TopicName) -> Result<Vec<PartitionInfo>> {
-        type Row = (i64, i64, i64, i64, Option<String>, Option<String>);
-        let rows: Vec<Row> = sqlx::query_as(SELECT_PARTITIONS)
+        let rows: Vec<PartitionRow> = sqlx::query_as(SELECT_PARTITIONS)
             .bind(name.as_str())
             .fetch_all(&self.readers)
             .await
@@ -111,18 +114,7 @@ impl Topics for SqliteMetadataStore {
         if rows.is_empty() {
             return Err(MetadataError::TopicNotFound(name.to_string()));
         }
-        rows.into_iter()
-            .map(|(partition, log_start, high_watermark, epoch, agent, address)| {
-                let holder = match agent.zip(address) {
-                    Some((agent, address)) => {
-                        Some(LeaseHolder { agent: stored_name(&agent)?, address, epoch: unsigned(epoch)? })
-                    }
-                    None => None,
-                };
-                let watermarks = watermarks(log_start, high_watermark)?;
-                Ok(PartitionInfo { partition: unsigned(partition)?, watermarks, holder })
-            })
-            .collect()
+        rows.into_iter().map(stored::partition_info).collect()
     }
 
     async fn watermarks(&self, partitions: &[TopicPartition]) -> Result<Vec<Watermarks>> {
@@ -135,13 +127,9 @@ impl Topics for SqliteMetadataStore {
             .iter()
             .zip(rows)
             .map(|(at, (partitions, log_start, high_watermark))| match log_start.zip(high_watermark) {
-                Some((log_start, high_watermark)) => watermarks(log_start, high_watermark),
+                Some((log_start, high_watermark)) => stored::watermarks(log_start, high_watermark),
                 None => Err(not_found(at, partitions)),
             })
             .collect()
     }
-}
-
-pub(super) fn watermarks(log_start: i64, high_watermark: i64) -> Result<Watermarks> {
-    Ok(Watermarks { log_start: unsigned(log_start)?, high_watermark: unsigned(high_watermark)? })
 }

@@ -15,7 +15,7 @@ pub(crate) async fn committed_offsets_are_read_back(store: &dyn MetadataStore) {
     let [zero, one, two] = [0, 1, 2].map(|partition| at("orders", partition));
     append(store, "a", &zero, 1, 0, 10).await;
     append(store, "a", &two, 1, 0, 5).await;
-    store.commit_offsets(&group("g"), &[(two.clone(), 5), (zero.clone(), 3)]).await.unwrap();
+    commit_offsets(store, "g", &[(two.clone(), 5), (zero.clone(), 3)]).await.unwrap();
 
     let asked = [two.clone(), one.clone(), zero.clone(), two.clone()];
     let read = offsets(store, "g", &asked).await;
@@ -29,7 +29,7 @@ pub(crate) async fn committed_offsets_are_read_back(store: &dyn MetadataStore) {
 
     // Forwards and, to read again, backwards.
     for offset in [10, 0, 7] {
-        store.commit_offsets(&group("g"), &[(zero.clone(), offset)]).await.unwrap();
+        commit_offsets(store, "g", &[(zero.clone(), offset)]).await.unwrap();
         assert_eq!(offsets(store, "g", std::slice::from_ref(&zero)).await[0].committed, Some(offset));
     }
     let other = offsets(store, "other", &[zero]).await;
@@ -41,10 +41,8 @@ pub(crate) async fn offsets_are_committed_all_or_none(store: &dyn MetadataStore)
     let (zero, one) = (at("orders", 0), at("orders", 1));
     append(store, "a", &zero, 1, 0, 10).await;
     for (wrong, offset) in [(&one, 1), (&one, u64::MAX), (&at("orders", 2), 0), (&at("nothing", 0), 0)] {
-        let error = store
-            .commit_offsets(&group("g"), &[(zero.clone(), 4), (wrong.clone(), offset)])
-            .await
-            .unwrap_err();
+        let error =
+            commit_offsets(store, "g", &[(zero.clone(), 4), (wrong.clone(), offset)]).await.unwrap_err();
         let expected = match (&error, wrong.topic.as_str(), wrong.partition) {
             (MetadataError::Invalid(message), "orders", 1) => {
                 message.contains("orders/1") || offset == u64::MAX
@@ -56,14 +54,14 @@ pub(crate) async fn offsets_are_committed_all_or_none(store: &dyn MetadataStore)
         assert!(expected, "{wrong} at {offset}: {error}");
     }
     assert_eq!(store.groups().await.unwrap(), [], "no commit, no group");
-    store.commit_offsets(&group("g"), &[]).await.unwrap();
+    commit_offsets(store, "g", &[]).await.unwrap();
     assert_eq!(store.groups().await.unwrap(), []);
-    store.commit_offsets(&group("g"), &[(zero, 10), (one, 0)]).await.unwrap();
+    commit_offsets(store, "g", &[(zero, 10), (one, 0)]).await.unwrap();
     assert_eq!(store.groups().await.unwrap().len(), 1);
 }
 
 pub(crate) async fn unknown_groups_and_partitions_are_not_found(store: &dyn MetadataStore) {
-    store.create_topic(&topic("orders"), 1).await.unwrap();
+    create(store, "orders", 1).await.unwrap();
     let error = store.describe_group(&group("nobody")).await.unwrap_err();
     assert!(matches!(&error, MetadataError::GroupNotFound(name) if name == "nobody"), "{error}");
     let error = store.group_offsets(&group("g"), &[at("orders", 0), at("orders", 1)]).await.unwrap_err();
@@ -88,7 +86,7 @@ pub(crate) async fn lag_counts_from_the_committed_offset(store: &dyn MetadataSto
     );
     for (committed, expected) in [(0, 100), (1, 99), (59, 41), (60, 40), (100, 0)] {
         let commit = [(orders.clone(), committed), (idle.clone(), 0)];
-        store.commit_offsets(&group("g"), &commit).await.unwrap();
+        commit_offsets(store, "g", &commit).await.unwrap();
         assert_eq!(lag().await, (expected, 0, Duration::ZERO), "committed {committed}");
         assert_eq!(store.groups().await.unwrap()[0].lag_records, expected);
     }
@@ -111,7 +109,7 @@ pub(crate) async fn lag_in_time_is_the_age_of_the_first_uncommitted_record(store
     assert!(between >= TICK);
     for (committed, segment) in [(0, 0), (9, 0), (10, 1), (19, 1)] {
         let name = format!("g{committed}");
-        store.commit_offsets(&group(&name), &[(orders.clone(), committed)]).await.unwrap();
+        commit_offsets(store, &name, &[(orders.clone(), committed)]).await.unwrap();
         // Both ages were taken around this one, so it is bracketed however slow the machine is.
         let before = lag("nobody-committed").await;
         let measured = lag(&name).await;
@@ -123,7 +121,7 @@ pub(crate) async fn lag_in_time_is_the_age_of_the_first_uncommitted_record(store
         );
         assert_eq!(store.describe_group(&group(&name)).await.unwrap()[0].committed, Some(committed));
     }
-    store.commit_offsets(&group("g"), &[(orders.clone(), 20)]).await.unwrap();
+    commit_offsets(store, "g", &[(orders.clone(), 20)]).await.unwrap();
     tokio::time::sleep(TICK).await;
     assert_eq!(
         lag("g").await,
@@ -138,8 +136,8 @@ pub(crate) async fn groups_are_listed_and_described(store: &dyn MetadataStore) {
     append(store, "a", &at("orders", 10), 1, 0, 8).await;
     append(store, "a", &at("audit", 0), 1, 0, 4).await;
     let commit = [(at("orders", 10), 2), (at("orders", 2), 0), (at("audit", 0), 1)];
-    store.commit_offsets(&group("second"), &commit).await.unwrap();
-    store.commit_offsets(&group("first"), &[(at("audit", 0), 4)]).await.unwrap();
+    commit_offsets(store, "second", &commit).await.unwrap();
+    commit_offsets(store, "first", &[(at("audit", 0), 4)]).await.unwrap();
 
     let groups = store.groups().await.unwrap();
     let listed: Vec<_> =

@@ -7,14 +7,18 @@
 pub(crate) mod agents;
 pub(crate) mod groups;
 pub(crate) mod leases;
+pub(crate) mod members;
 pub(crate) mod model;
 pub(crate) mod segments;
 pub(crate) mod topics;
+pub(crate) mod upkeep;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use streamhouse_core::{AgentId, GroupId, SegmentId, TopicName, TopicPartition};
-use streamhouse_metadata::{Flush, FlushRange, Lease, MetadataStore, RangeOutcome};
+use streamhouse_metadata::{
+    Flush, FlushRange, Lease, MetadataStore, OffsetCommit, RangeOutcome, Result, Retention, Topic,
+};
 
 /// A term that no test outlives.
 pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -45,14 +49,43 @@ pub(crate) async fn leased(
     partitions: u32,
     holder: &str,
 ) -> Vec<Lease> {
-    store.create_topic(&topic(name), partitions).await.unwrap();
+    create(store, name, partitions).await.unwrap();
     acquire(store, holder).await
 }
 
 /// Registers the agent and grants it everything that is free.
 pub(crate) async fn acquire(store: &dyn MetadataStore, holder: &str) -> Vec<Lease> {
     store.register_agent(&agent(holder), "127.0.0.1:50051").await.unwrap();
-    store.acquire_leases(&agent(holder), HOUR, u32::MAX).await.unwrap()
+    store.acquire_leases(&agent(holder), HOUR, &every_partition(store).await).await.unwrap()
+}
+
+/// Creates a topic whose records are kept for ever.
+pub(crate) async fn create(store: &dyn MetadataStore, name: &str, partitions: u32) -> Result<Topic> {
+    store.create_topic(&topic(name), partitions, Retention::default()).await
+}
+
+/// Every partition of every topic.
+pub(crate) async fn every_partition(store: &dyn MetadataStore) -> Vec<TopicPartition> {
+    store.lease_table().await.unwrap().into_iter().map(|row| row.partition).collect()
+}
+
+/// Commits a group's offsets from outside of the group.
+pub(crate) async fn commit_offsets(
+    store: &dyn MetadataStore,
+    name: &str,
+    offsets: &[(TopicPartition, u64)],
+) -> Result<()> {
+    let commit = |(partition, offset): &(TopicPartition, u64)| OffsetCommit {
+        partition: partition.clone(),
+        offset: *offset,
+        generation: 0,
+    };
+    let offsets: Vec<_> = offsets.iter().map(commit).collect();
+    store.commit_offsets(&group(name), None, &offsets).await
+}
+
+pub(crate) async fn exists(store: &dyn MetadataStore, segment: SegmentId) -> bool {
+    !store.committed_segments(&[segment]).await.unwrap().is_empty()
 }
 
 /// Lets one lease run out by the database's clock.
@@ -118,7 +151,7 @@ macro_rules! conformance {
                 a_forgotten_agent_leaves_its_leases, producer_ids_are_never_given_twice;
             leases: a_grant_is_bounded_and_exclusive, every_grant_raises_the_epoch,
                 a_lease_needs_a_registered_agent_and_a_sane_term, only_a_lease_that_holds_is_renewed,
-                released_leases_are_free_at_once, all_leases_expire_at_once,
+                released_leases_are_free_at_once, leases_are_released_one_by_one, the_lease_table_says_it_all, all_leases_expire_at_once,
                 a_grant_says_where_the_partition_stands, agents_that_race_share_without_overlap;
             segments: commits_are_dense_and_readable, what_does_not_hold_the_lease_is_fenced,
                 a_fenced_partition_leaves_the_others_standing, a_wholly_fenced_flush_is_known,
@@ -131,6 +164,13 @@ macro_rules! conformance {
                 unknown_groups_and_partitions_are_not_found, lag_counts_from_the_committed_offset,
                 lag_in_time_is_the_age_of_the_first_uncommitted_record,
                 groups_are_listed_and_described;
+            members: every_change_of_the_members_raises_the_generation, groups_do_not_share_members,
+                a_claim_is_exclusive_and_says_where_the_group_stands, released_claims_are_free_at_once,
+                a_dead_members_claims_are_free, a_commit_needs_its_claim,
+                nobody_outside_changes_what_a_living_member_reads, members_that_race_claim_without_overlap;
+            upkeep: retention_is_said_and_changed, old_ranges_go_whole, what_is_over_the_size_goes_oldest_first,
+                many_ranges_go_at_once, a_segment_is_dead_when_no_range_is_left, a_duty_is_one_agents,
+                every_groups_lag_is_told;
         );
 
         #[test]

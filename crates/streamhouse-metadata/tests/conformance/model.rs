@@ -3,7 +3,7 @@
 use super::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 const PARTITIONS: u32 = 3;
 const AGENTS: [&str; 2] = ["a", "b"];
@@ -11,7 +11,7 @@ const AGENTS: [&str; 2] = ["a", "b"];
 /// One step of a history. Agents and partitions are indices.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    Acquire { agent: usize, max: u32 },
+    Acquire { agent: usize, wanted: BTreeSet<u32> },
     Renew { agent: usize, partition: u32, stale: bool },
     Expire { partition: u32 },
     ExpireAll,
@@ -40,7 +40,8 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
             });
     let ranges = proptest::collection::hash_map(partition.clone(), written, 1..=PARTITIONS as usize);
     let step = prop_oneof![
-        3 => (agent.clone(), 0..=PARTITIONS).prop_map(|(agent, max)| Step::Acquire { agent, max }),
+        3 => (agent.clone(), proptest::collection::btree_set(partition.clone(), 0..=PARTITIONS as usize))
+            .prop_map(|(agent, wanted)| Step::Acquire { agent, wanted }),
         2 => (agent.clone(), partition.clone(), any::<bool>())
             .prop_map(|(agent, partition, stale)| Step::Renew { agent, partition, stale }),
         1 => partition.prop_map(|partition| Step::Expire { partition }),
@@ -69,7 +70,7 @@ impl Expected {
 
 /// Runs a history on an empty store and compares it with the model after every step.
 pub(crate) async fn check(store: &dyn MetadataStore, steps: &[Step]) {
-    store.create_topic(&topic("orders"), PARTITIONS).await.unwrap();
+    create(store, "orders", PARTITIONS).await.unwrap();
     for name in AGENTS {
         store.register_agent(&agent(name), "host:1").await.unwrap();
     }
@@ -92,10 +93,11 @@ pub(crate) async fn check(store: &dyn MetadataStore, steps: &[Step]) {
 
 async fn change_leases(store: &dyn MetadataStore, model: &mut [Expected], step: &Step) {
     match *step {
-        Step::Acquire { agent: index, max } => {
-            let free = model.iter().filter(|partition| partition.holder.is_none()).count();
-            let granted = store.acquire_leases(&agent(AGENTS[index]), HOUR, max).await.unwrap();
-            assert_eq!(granted.len(), free.min(max as usize));
+        Step::Acquire { agent: index, ref wanted } => {
+            let free = wanted.iter().filter(|number| model[**number as usize].holder.is_none()).count();
+            let asked: Vec<_> = wanted.iter().map(|number| at("orders", *number)).collect();
+            let granted = store.acquire_leases(&agent(AGENTS[index]), HOUR, &asked).await.unwrap();
+            assert_eq!(granted.len(), free);
             for lease in granted {
                 let partition = &mut model[lease.partition.partition as usize];
                 assert_eq!(partition.holder, None, "{} was held", lease.partition);
@@ -123,7 +125,7 @@ async fn change_leases(store: &dyn MetadataStore, model: &mut [Expected], step: 
             model.iter_mut().for_each(|partition| partition.holder = None);
         }
         Step::Release { agent: index } => {
-            store.release_leases(&agent(AGENTS[index])).await.unwrap();
+            store.release_all_leases(&agent(AGENTS[index])).await.unwrap();
             model.iter_mut().filter(|held| held.holder == Some(index)).for_each(|held| held.holder = None);
         }
         Step::Commit { .. } | Step::RepeatLastCommit => unreachable!("no change of leases"),

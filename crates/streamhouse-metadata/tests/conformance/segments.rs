@@ -29,7 +29,7 @@ pub(crate) async fn commits_are_dense_and_readable(store: &dyn MetadataStore) {
             committed_ms: read.committed_ms,
         };
         assert_eq!(read, &expected);
-        assert!(store.segment_exists(flush.segment).await.unwrap());
+        assert!(exists(store, flush.segment).await);
     }
     assert!(
         ranges.is_sorted_by_key(|range| range.committed_ms) && ranges[0].committed_ms > 1_700_000_000_000
@@ -98,7 +98,7 @@ pub(crate) async fn a_wholly_fenced_flush_is_known(store: &dyn MetadataStore) {
     let fenced = flush("a", vec![range(&at("orders", 0), 7, 0, 1), range(&at("orders", 1), 7, 0, 1)]);
     assert_eq!(store.commit_flush(&fenced).await.unwrap(), [FENCED, FENCED]);
     assert_eq!(store.flush_outcome(&fenced).await.unwrap().unwrap(), [FENCED, FENCED]);
-    assert!(store.segment_exists(fenced.segment).await.unwrap());
+    assert!(exists(store, fenced.segment).await);
     assert_eq!(store.ranges(&at("orders", 0), 0, 9).await.unwrap(), []);
 }
 
@@ -121,7 +121,7 @@ pub(crate) async fn an_outcome_is_known_by_the_segment(store: &dyn MetadataStore
     leased(store, "orders", 1, "a").await;
     let lost = flush("a", vec![range(&orders, 1, 0, 5)]);
     assert_eq!(store.flush_outcome(&lost).await.unwrap(), None);
-    assert!(!store.segment_exists(lost.segment).await.unwrap());
+    assert!(!exists(store, lost.segment).await);
     // Another flush has the offsets; the one that was lost has not.
     let other = append(store, "a", &orders, 1, 0, 5).await;
     assert_eq!(store.flush_outcome(&lost).await.unwrap(), None);
@@ -156,7 +156,7 @@ pub(crate) async fn ranges_begin_at_the_one_that_holds_the_offset(store: &dyn Me
 }
 
 pub(crate) async fn ranges_of_unknown_partitions_are_not_found(store: &dyn MetadataStore) {
-    store.create_topic(&topic("orders"), 2).await.unwrap();
+    create(store, "orders", 2).await.unwrap();
     let error = store.ranges(&at("nothing", 0), 0, 1).await.unwrap_err();
     assert!(matches!(error, MetadataError::TopicNotFound(_)), "{error}");
     let error = store.ranges(&at("orders", 2), 0, 1).await.unwrap_err();
@@ -201,7 +201,7 @@ pub(crate) async fn impossible_flushes_are_refused(store: &dyn MetadataStore) {
         let flush = flush("a", ranges);
         let error = store.commit_flush(&flush).await.expect_err(why);
         assert!(matches!(error, MetadataError::Invalid(_)), "{why}: {error}");
-        assert!(!store.segment_exists(flush.segment).await.unwrap(), "{why}");
+        assert!(!exists(store, flush.segment).await, "{why}");
     }
     assert_eq!(high_watermark(store, &at("orders", 0)).await, 0);
 }
@@ -265,7 +265,7 @@ pub(crate) async fn an_abandoned_commit_is_over_when_its_outcome_is_told(store: 
         let outcome = store.flush_outcome(&flush).await.unwrap();
         base_offset += u64::from(outcome.is_some());
         tokio::time::sleep(Duration::from_millis(2)).await;
-        assert_eq!(store.segment_exists(flush.segment).await.unwrap(), outcome.is_some(), "{polls} polls");
+        assert_eq!(exists(store, flush.segment).await, outcome.is_some(), "{polls} polls");
         assert_eq!(high_watermark(store, &orders).await, base_offset, "{polls} polls");
     }
 }

@@ -6,8 +6,8 @@ use streamhouse_metadata::{LeaseHolder, MetadataError, Watermarks};
 
 pub(crate) async fn created_topics_are_listed_by_name(store: &dyn MetadataStore) {
     assert_eq!(store.topics().await.unwrap(), []);
-    let orders = store.create_topic(&topic("orders"), 3).await.unwrap();
-    let audit = store.create_topic(&topic("audit"), 1).await.unwrap();
+    let orders = create(store, "orders", 3).await.unwrap();
+    let audit = create(store, "audit", 1).await.unwrap();
     assert_eq!((orders.name.as_str(), orders.partitions), ("orders", 3));
     assert!(orders.created_ms > 1_700_000_000_000, "{} is not in milliseconds since 1970", orders.created_ms);
     assert!(audit.created_ms >= orders.created_ms);
@@ -16,29 +16,29 @@ pub(crate) async fn created_topics_are_listed_by_name(store: &dyn MetadataStore)
 }
 
 pub(crate) async fn a_topic_is_created_once(store: &dyn MetadataStore) {
-    let first = store.create_topic(&topic("orders"), 3).await.unwrap();
-    let error = store.create_topic(&topic("orders"), 5).await.unwrap_err();
+    let first = create(store, "orders", 3).await.unwrap();
+    let error = create(store, "orders", 5).await.unwrap_err();
     assert!(matches!(&error, MetadataError::TopicExists(name) if name == "orders"), "{error}");
     assert_eq!(store.topics().await.unwrap(), [first]);
     assert_eq!(store.partitions(&topic("orders")).await.unwrap().len(), 3);
     // Names are told apart to the letter.
-    store.create_topic(&topic("Orders"), 1).await.unwrap();
+    create(store, "Orders", 1).await.unwrap();
 }
 
 pub(crate) async fn partition_counts_are_bounded(store: &dyn MetadataStore) {
     for wrong in [0, PARTITIONS_MAX + 1, u32::MAX] {
-        let error = store.create_topic(&topic("orders"), wrong).await.unwrap_err();
+        let error = create(store, "orders", wrong).await.unwrap_err();
         assert!(matches!(error, MetadataError::Invalid(_)), "{error}");
     }
     assert_eq!(store.topics().await.unwrap(), []);
-    store.create_topic(&topic("orders"), PARTITIONS_MAX).await.unwrap();
+    create(store, "orders", PARTITIONS_MAX).await.unwrap();
     let partitions = store.partitions(&topic("orders")).await.unwrap();
     let numbers: Vec<u32> = partitions.iter().map(|partition| partition.partition).collect();
     assert_eq!(numbers, (0..PARTITIONS_MAX).collect::<Vec<_>>());
 }
 
 pub(crate) async fn unknown_topics_and_partitions_are_not_found(store: &dyn MetadataStore) {
-    store.create_topic(&topic("orders"), 2).await.unwrap();
+    create(store, "orders", 2).await.unwrap();
     for error in [
         store.topic(&topic("nothing")).await.unwrap_err(),
         store.partitions(&topic("nothing")).await.unwrap_err(),
@@ -54,9 +54,9 @@ pub(crate) async fn unknown_topics_and_partitions_are_not_found(store: &dyn Meta
 }
 
 pub(crate) async fn partitions_say_who_holds_them(store: &dyn MetadataStore) {
-    store.create_topic(&topic("orders"), 2).await.unwrap();
+    create(store, "orders", 2).await.unwrap();
     store.register_agent(&agent("a"), "host-a:50051").await.unwrap();
-    store.acquire_leases(&agent("a"), HOUR, 1).await.unwrap();
+    store.acquire_leases(&agent("a"), HOUR, &[at("orders", 1)]).await.unwrap();
     let partitions = store.partitions(&topic("orders")).await.unwrap();
     let held: Vec<_> = partitions.iter().filter_map(|partition| partition.holder.clone()).collect();
     assert_eq!(held, [LeaseHolder { agent: agent("a"), address: "host-a:50051".into(), epoch: 1 }]);
