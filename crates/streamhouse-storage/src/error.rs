@@ -1,5 +1,6 @@
 //! What can go wrong with stored objects.
 
+use crate::s3;
 use std::{error::Error, io, path::PathBuf};
 use streamhouse_core::{ErrorKind, SegmentId, TopicPartition, batch::BatchError};
 
@@ -48,6 +49,33 @@ pub enum StorageError {
         /// What the object store said.
         #[source]
         source: object_store::Error,
+    },
+    /// The object store refused, and will until an operator acts: the bucket, the credentials, their permissions.
+    #[error("the object store refused to {operation} {object}: {problem}")]
+    Refused {
+        /// What was to be done.
+        operation: &'static str,
+        /// Its key.
+        object: String,
+        /// Why, and what to do.
+        problem: String,
+    },
+    /// Text that is no object store's URL.
+    #[error(
+        "the object store's URL cannot be used: {problem}; give s3://BUCKET/PREFIX, file:///DIRECTORY, or the path of a \
+         directory"
+    )]
+    Url {
+        /// What is wrong.
+        problem: String,
+    },
+    /// An object store whose settings make no client.
+    #[error("cannot use {url} as an object store: {problem}")]
+    Settings {
+        /// Its URL.
+        url: String,
+        /// What is wrong, and what to do.
+        problem: String,
     },
     /// There is no local object store.
     #[error(
@@ -139,10 +167,14 @@ impl StorageError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             StorageError::NotFound { .. } | StorageError::Missing { .. } => ErrorKind::NotFound,
-            StorageError::Exists { .. } | StorageError::Build { .. } => ErrorKind::Invalid,
-            StorageError::Full { .. } | StorageError::Unavailable { .. } | StorageError::Open { .. } => {
-                ErrorKind::Unavailable
-            }
+            StorageError::Exists { .. }
+            | StorageError::Build { .. }
+            | StorageError::Url { .. }
+            | StorageError::Settings { .. } => ErrorKind::Invalid,
+            StorageError::Full { .. }
+            | StorageError::Unavailable { .. }
+            | StorageError::Refused { .. }
+            | StorageError::Open { .. } => ErrorKind::Unavailable,
             StorageError::Corrupt { .. }
             | StorageError::Malformed { .. }
             | StorageError::Range { .. }
@@ -154,10 +186,15 @@ impl StorageError {
     /// What an object store's error means when `operation` was done to `object`.
     pub(crate) fn of_store(operation: &'static str, object: &str, source: object_store::Error) -> Self {
         let object = object.to_owned();
+        if let Some(problem) = s3::refusal(&source) {
+            return StorageError::Refused { operation, object, problem };
+        }
         match source {
             object_store::Error::NotFound { .. } => StorageError::NotFound { object },
             object_store::Error::AlreadyExists { .. } => StorageError::Exists { object },
-            source if is_full(&source) => StorageError::Full { operation, object, source },
+            source if is_full(&source) || s3::is_full(&source) => {
+                StorageError::Full { operation, object, source }
+            }
             source => StorageError::Unavailable { operation, object, source },
         }
     }

@@ -1,18 +1,23 @@
 //! An object store with segments in it.
 
 use crate::{
-    Result, Segment, StorageError,
+    Result, Segment, StorageError, s3,
     segment::{SEGMENT_PREFIX, segment_of},
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, path::Path};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path};
 use std::{ops::Range, slice, sync::Arc};
 use streamhouse_core::SegmentId;
 use streamhouse_hooks::{
     Instance, Operation, Scope, Started,
     object::{self, Object},
 };
+
+/// Key of the object whose time of writing is [`SegmentStore::now_ms`]. It stays, written over each time: removing it would
+/// pull it from under another that looks at it.
+pub const CLOCK_OBJECT: &str = "clock";
+const CLOCK_CONTENT: &[u8] = b"The time this was written is what matters.\n";
 
 /// Puts, reads and removes segments, and tells the hooks of each operation. Clones are cheap and share everything.
 #[derive(Clone)]
@@ -88,16 +93,19 @@ impl SegmentStore {
         let ranges = self.objects.get_ranges(&Path::from(object), slice::from_ref(&range)).await;
         let got = match ranges.map(|mut ranges| ranges.pop().unwrap_or_default()) {
             Ok(bytes) if bytes.len() as u64 == range.end.saturating_sub(range.start) => Ok(bytes),
-            Ok(bytes) => Err(ends_early(object, range.start + bytes.len() as u64, range.end)),
+            Ok(bytes) => Err(short(object, range.start + bytes.len() as u64)),
             Err(error) => Err(StorageError::of_store("read", object, error)),
         };
         let bytes = got.as_ref().map_or(0, |bytes| bytes.len() as u64);
         match self.tell(Operation::Get, started, bytes, got) {
-            // Stores say "out of range" each in its own words: ask for the size.
-            Err(StorageError::Unavailable { operation, object, source }) => match self.size(&object).await {
-                Ok(size) if size < range.end => Err(ends_early(&object, size, range.end)),
-                _ => Err(StorageError::Unavailable { operation, object, source }),
-            },
+            // Stores say "out of range" each in its own words, and an answer that is too short is no proof that the object
+            // is: ask for the size.
+            Err(StorageError::Unavailable { operation, object, source }) if !s3::did_not_answer(&source) => {
+                match self.size(&object).await {
+                    Ok(size) if size < range.end => Err(ends_early(&object, size, range.end)),
+                    _ => Err(StorageError::Unavailable { operation, object, source }),
+                }
+            }
             got => got,
         }
     }
@@ -115,8 +123,10 @@ impl SegmentStore {
         self.tell(Operation::Head, started, 0, size)
     }
 
-    /// Every object where segments are, in no order: to find those that no commit knows. The hooks are told once, when the
-    /// listing ends.
+    /// Every object where segments are, in no order, page by page: to find those that no commit knows. One that is stored
+    /// or removed meanwhile may be listed or not. Whether an object is old enough to be removed is for
+    /// [`now_ms`](Self::now_ms), taken before the listing, to say: the store's clock and this machine's differ. The hooks are
+    /// told once, when the listing ends.
     ///
     /// # Errors
     ///
@@ -134,6 +144,28 @@ impl SegmentStore {
                 modified_ms: meta.last_modified.timestamp_millis(),
             })))
         })
+    }
+
+    /// The time by the object store's clock, which is what [`StoredObject::modified_ms`] is by, in milliseconds since
+    /// 1970-01-01 UTC; S3 tells it in whole seconds, rounded down. Writes a small object, [`CLOCK_OBJECT`], and looks at it:
+    /// two operations, and proof that the store can be written.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put), without `Exists`.
+    pub async fn now_ms(&self) -> Result<i64> {
+        let key = Path::from(CLOCK_OBJECT);
+        let started = object::start();
+        let put = self.objects.put(&key, PutPayload::from_static(CLOCK_CONTENT)).await;
+        let written = put.map(drop).map_err(|error| StorageError::of_store("store", CLOCK_OBJECT, error));
+        let bytes = if written.is_ok() { CLOCK_CONTENT.len() as u64 } else { 0 };
+        self.tell(Operation::Put, started, bytes, written)?;
+        let started = object::start();
+        let found = self.objects.head(&key).await;
+        let now = found
+            .map(|found| found.last_modified.timestamp_millis())
+            .map_err(|error| StorageError::of_store("look at", CLOCK_OBJECT, error));
+        self.tell(Operation::Head, started, 0, now)
     }
 
     fn tell<T>(&self, operation: Operation, started: Started, bytes: u64, result: Result<T>) -> Result<T> {
@@ -159,6 +191,12 @@ impl Drop for Listing {
 
 fn status<T>(result: &Result<T>) -> u8 {
     result.as_ref().err().map_or(0, |error| error.kind().number())
+}
+
+fn short(object: &str, end: u64) -> StorageError {
+    let problem = format!("the answer ends at byte {end}");
+    let source = object_store::Error::Generic { store: "segments", source: problem.into() };
+    StorageError::Unavailable { operation: "read", object: object.to_owned(), source }
 }
 
 fn ends_early(object: &str, size: u64, expected: u64) -> StorageError {
