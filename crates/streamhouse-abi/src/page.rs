@@ -139,11 +139,15 @@ pub enum Gauge {
     AgentLeaseRenewals = 8,
     /// 1 when the agent answers 200 on `/ready`.
     AgentReady = 9,
+    /// [`ConsumerLagRecords`](Gauge::ConsumerLagRecords) of a group, in the agent that leases the partition.
+    GroupLagRecords = 10,
+    /// [`ConsumerLagMilliseconds`](Gauge::ConsumerLagMilliseconds) of a group, in the agent that leases the partition.
+    GroupLagMilliseconds = 11,
 }
 
 impl Gauge {
     /// Every gauge, in the order of its number.
-    pub const ALL: [Gauge; 9] = [
+    pub const ALL: [Gauge; 11] = [
         Gauge::ProducerPendingRecords,
         Gauge::ConsumerLagRecords,
         Gauge::ConsumerLagMilliseconds,
@@ -153,6 +157,8 @@ impl Gauge {
         Gauge::AgentActiveConnections,
         Gauge::AgentLeaseRenewals,
         Gauge::AgentReady,
+        Gauge::GroupLagRecords,
+        Gauge::GroupLagMilliseconds,
     ];
 
     /// The gauge of a number, if there is one.

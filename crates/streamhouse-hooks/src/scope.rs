@@ -42,7 +42,12 @@ impl Instance {
     /// Publishes a gauge on the process's state page, until it is dropped. It does nothing when the page is full (which
     /// the page counts) or could not be made.
     pub fn gauge(&self, gauge: GaugeId, topic: &str, partition: Option<u32>) -> Gauge {
-        let labels = Labels { instance_id: self.instance_id(), group: self.group(), topic, partition };
+        self.group_gauge(gauge, self.group(), topic, partition)
+    }
+
+    /// [`gauge`](Self::gauge) of a group that is not the instance's own: an agent publishes those of every group.
+    pub fn group_gauge(&self, gauge: GaugeId, group: &str, topic: &str, partition: Option<u32>) -> Gauge {
+        let labels = Labels { instance_id: self.instance_id(), group, topic, partition };
         self.page().map_or_else(Gauge::default, |page| page.gauge(gauge, labels))
     }
 

@@ -110,6 +110,13 @@ catalog! {
         [InstanceId],
         "1 while the agent answers 200 on /ready; 0 after the process was killed.";
 
+    GROUP_LAG_RECORDS = Gauge "streamhouse_group_lag_records", Records,
+        [InstanceId, Group, Topic, Partition],
+        "High watermark minus the offset that the group has committed, told by the agent that leases the partition, also while nobody of the group runs; 0 after the agent was killed.";
+    GROUP_LAG_SECONDS = Gauge "streamhouse_group_lag_seconds", Seconds,
+        [InstanceId, Group, Topic, Partition],
+        "Age of the first record that the group has not committed, 0 when there is none; told by the agent that leases the partition, also while nobody of the group runs; 0 after the agent was killed.";
+
     OBJECT_STORE_OPERATIONS = Counter "streamhouse_object_store_operations_total", Count,
         [InstanceId, Operation, Status],
         "Object-store operations, by what they did and how they ended.";

@@ -114,6 +114,8 @@ pub fn of_gauge(gauge: Gauge) -> GaugeMetric {
         Gauge::AgentActiveConnections => (&c::AGENT_ACTIVE_CONNECTIONS, 1, Merge::AddLive),
         Gauge::AgentLeaseRenewals => (&c::AGENT_LEASE_RENEWALS, 1, Merge::AddAll),
         Gauge::AgentReady => (&c::AGENT_READY, 1, Merge::MaxLive),
+        Gauge::GroupLagRecords => (&c::GROUP_LAG_RECORDS, 1, Merge::MaxLive),
+        Gauge::GroupLagMilliseconds => (&c::GROUP_LAG_SECONDS, 1000, Merge::MaxLive),
     };
     GaugeMetric { metric, divisor, merge }
 }

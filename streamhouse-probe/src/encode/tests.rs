@@ -62,6 +62,8 @@ fn state() -> State {
         series: BTreeMap::from([
             (GaugeKey { gauge: Gauge::ConsumerLagMilliseconds, labels: labels("t") }, 1234),
             (GaugeKey { gauge: Gauge::ConsumerCurrentOffset, labels: labels("t") }, u64::MAX),
+            (GaugeKey { gauge: Gauge::GroupLagRecords, labels: labels("t") }, 17),
+            (GaugeKey { gauge: Gauge::GroupLagMilliseconds, labels: labels("t") }, 2500),
         ]),
         processes: BTreeMap::from([(ProcessKey { role: Role::Consumer, instance_id: "c".into() }, true)]),
         pages_read: 9,
@@ -107,9 +109,9 @@ fn value<'p>(page: &'p str, series: &str) -> &'p str {
 fn every_metric_of_the_catalog_is_served() {
     let page = full_page();
     for metric in catalog::ALL {
-        let absent_from_state = [Gauge::ConsumerLagMilliseconds, Gauge::ConsumerCurrentOffset];
+        let in_state: Vec<_> = state().series.into_keys().map(|key| key.gauge).collect();
         let gauge = Gauge::ALL.into_iter().find(|gauge| of_gauge(*gauge).metric == *metric);
-        let expected = gauge.is_none_or(|gauge| absent_from_state.contains(&gauge));
+        let expected = gauge.is_none_or(|gauge| in_state.contains(&gauge));
         let head = format!("# TYPE {} {}\n", metric.name, metric.kind.name());
         assert_eq!(page.matches(&head).count(), usize::from(expected), "{}", metric.name);
     }
@@ -133,6 +135,8 @@ fn counters_and_gauges_have_their_labels_in_order() {
         value(&page, &format!("streamhouse_consumer_current_offset{{{whose}}}")),
         "18446744073709551615"
     );
+    assert_eq!(value(&page, &format!("streamhouse_group_lag_records{{{whose}}}")), "17");
+    assert_eq!(value(&page, &format!("streamhouse_group_lag_seconds{{{whose}}}")), "2.5");
     assert_eq!(value(&page, r#"streamhouse_process_up{role="consumer",instance_id="c"}"#), "1");
 }
 

@@ -57,6 +57,18 @@ fn a_reader_finds_what_was_published() {
 }
 
 #[test]
+fn an_instance_publishes_gauges_of_groups_that_are_not_its_own() {
+    let instance = crate::Instance::new(Role::Agent, "agent-of-groups", "");
+    let gauges = ["billing", "audit"]
+        .map(|group| instance.group_gauge(GaugeId::GroupLagRecords, group, "orders", Some(1)));
+    gauges.iter().zip(7..).for_each(|(gauge, value)| gauge.set_now(value));
+    let slots = Copy::of(instance.page().unwrap()).slots();
+    let slots = slots.iter().filter(|slot| slot.gauge == GaugeId::GroupLagRecords);
+    let published: Vec<_> = slots.map(|slot| (slot.group.as_deref(), slot.value)).collect();
+    assert_eq!(published, [(Some("billing"), 7), (Some("audit"), 8)]);
+}
+
+#[test]
 fn over_long_labels_are_cut_as_a_scope_cuts_them() {
     let page = page(8192);
     let labels = Labels {
