@@ -230,3 +230,75 @@ fn client_key(key: ClientConfigKey) -> AmazonS3ConfigKey {
 fn seconds(duration: Duration) -> String {
     format!("{}ms", duration.as_millis())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "my secret")];
+
+    fn settings(variables: &[(&str, &str)]) -> S3Settings {
+        S3Settings::from_variables(variables.iter().copied())
+    }
+
+    fn problem(variables: &[(&str, &str)]) -> String {
+        settings(variables).client("logs").unwrap_err()
+    }
+
+    #[test]
+    fn every_way_to_name_a_server_and_a_key_makes_a_client() {
+        for more in [
+            &[][..],
+            &[("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")],
+            &[("AWS_ENDPOINT_URL", "http://localhost:9000/")],
+            &[("AWS_ENDPOINT_URL", "http://[::1]:9000")],
+            &[("AWS_ENDPOINT_URL_S3", "https://s3.example.org")],
+            &[("AWS_ENDPOINT_URL", "http://minio:9000"), ("AWS_ALLOW_HTTP", "True")],
+            &[("AWS_REGION", "eu-central-1"), ("AWS_SESSION_TOKEN", "token"), ("AWS_EXECUTION_ENV", "other")],
+            &[("AWS_ENDPOINT_URL", "")],
+        ] {
+            let variables: Vec<_> = KEY.iter().chain(more).copied().collect();
+            settings(&variables).client("logs").unwrap();
+        }
+        settings(&[("AWS_SKIP_SIGNATURE", "true")]).client("logs").unwrap();
+        settings(&[("AWS_ACCESS_KEY_ID", ""), ("HOME", "/root")]).client("logs").unwrap();
+    }
+
+    #[test]
+    fn what_makes_no_client_is_said_with_the_variable() {
+        for (variables, expected) in [
+            (&KEY[..1], "AWS_SECRET_ACCESS_KEY is not; set both"),
+            (&KEY[1..], "AWS_ACCESS_KEY_ID is not; set both"),
+            (&[("AWS_EC2_METADATA_DISABLED", "true")], "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+            (&[KEY[0], KEY[1], ("AWS_ENDPOINT_URL", "http://minio:9000")], "set AWS_ALLOW_HTTP=true"),
+            (
+                &[KEY[0], KEY[1], ("AWS_ENDPOINT_URL_S3", "minio:9000")],
+                "AWS_ENDPOINT_URL_S3 is \"minio:9000\"",
+            ),
+            (&[KEY[0], KEY[1], ("AWS_ENDPOINT_URL", "nowhere")], "no http:// or https:// URL"),
+            (&[KEY[0], KEY[1], ("AWS_SKIP_SIGNATURE", "perhaps")], "correct the AWS_* variables"),
+        ] {
+            let problem = problem(variables);
+            assert!(problem.contains(expected), "{problem}");
+            assert!(!problem.contains("my secret"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let printed = format!("{:?}", settings(&KEY));
+        assert!(printed.contains("AWS_SECRET_ACCESS_KEY") && !printed.contains("my secret"), "{printed}");
+    }
+
+    /// A lease term is 10 s unless it is told otherwise.
+    #[test]
+    fn an_operation_ends_before_a_lease_term() {
+        let limits = S3Limits::default();
+        assert!(limits.operation_timeout < Duration::from_secs(10));
+        // The last attempt may begin a pause after the time for retries is over, and is answered late.
+        let last = limits.retry_timeout + limits.backoff_max + limits.answer_timeout;
+        assert!(last <= limits.operation_timeout, "the last attempt would be cut off");
+        let largest = limits.wait_for(64 << 20);
+        assert_eq!(largest, Duration::from_millis(7000));
+    }
+}
