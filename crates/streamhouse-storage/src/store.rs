@@ -52,12 +52,13 @@ impl SegmentStore {
     }
 
     /// Stores a segment. When it returns, the object is as durable as the store makes it; it is part of the log only once
-    /// it is committed.
+    /// it is committed. A put to S3 that is tried again, since an answer was lost, and finds its own object has succeeded.
     ///
     /// # Errors
     ///
     /// `Exists` when there is an object under the key: it is never overwritten. `Full` and `Unavailable` when the store
-    /// failed; the object may be there or not, and nobody reads it as long as it is not committed.
+    /// failed; the object may be there or not, or appear later, and nobody reads it as long as it is not committed.
+    /// `Refused` when bucket or credentials are not right.
     pub async fn put(&self, segment: &Segment) -> Result<()> {
         let started = object::start();
         let key = Path::from(segment.object.as_str());
@@ -86,7 +87,7 @@ impl SegmentStore {
     /// # Errors
     ///
     /// `NotFound` when there is no such object, `Corrupt` when it ends before the range does, `Unavailable` when the store
-    /// failed.
+    /// failed or its answer came only in part, `Refused` when bucket or credentials are not right.
     pub async fn get(&self, object: &str, range: Range<u64>) -> Result<Bytes> {
         let started = object::start();
         // `get_ranges` is one hop to a blocking thread on local files, `get_range` two.

@@ -1,13 +1,21 @@
 //! Every object-store operation tells the hooks once: what it did, how many bytes moved, how it ended.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+mod support;
+
 use futures::TryStreamExt;
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use streamhouse_core::{
     ErrorKind, SegmentId, TopicName, TopicPartition,
     batch::{BatchBuilder, Compression},
 };
 use streamhouse_hooks::{Instance, Role};
-use streamhouse_storage::{SegmentBuilder, SegmentStore, create_local};
+use streamhouse_storage::{ObjectStoreUrl, S3Settings, SegmentBuilder, SegmentStore, create_local};
+use support::s3::{BUCKET, Fault, S3Server};
 use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
@@ -87,4 +95,29 @@ async fn each_operation_is_told_once() {
     ];
     let seen = observer.0.lock().unwrap().clone();
     assert_eq!(seen, expected.map(|(operation, bytes, status)| (operation.to_owned(), bytes, status)));
+}
+
+#[tokio::test]
+async fn an_operation_is_told_once_however_often_it_is_tried() {
+    let observer = Observer::default();
+    let _guard = tracing_subscriber::registry().with(observer.clone()).set_default();
+    let directory = tempfile::tempdir().unwrap();
+    let server = S3Server::start(directory.path()).await;
+    let url: ObjectStoreUrl = format!("s3://{BUCKET}").parse().unwrap();
+    let mut settings = S3Settings::from_variables(server.variables());
+    // A slow machine makes no attempt more.
+    settings.limits.answer_timeout = Duration::from_secs(60);
+    settings.limits.operation_timeout = Duration::from_secs(120);
+    let objects = url.create_with(&settings).unwrap();
+    let store = SegmentStore::new(objects, &support::segments::instance());
+    let segment = support::segments::segment(1, 1, 1, 100);
+
+    server.meet([Fault::Answer(503, "SlowDown"), Fault::AnswerLost]);
+    store.put(&segment).await.unwrap();
+    server.meet([Fault::Truncated]);
+    store.get(&segment.object, 0..7).await.unwrap();
+
+    assert_eq!(server.take_seen().len(), 4 + 2, "attempts, and a look at what is there");
+    let seen = observer.0.lock().unwrap().clone();
+    assert_eq!(seen, [("put".to_owned(), segment.bytes, 0), ("get".to_owned(), 7, 0)]);
 }

@@ -5,8 +5,10 @@
 mod support;
 
 use futures::TryStreamExt;
-use hyper::Method;
+use hyper::{Method, Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
 use std::{
+    convert::Infallible,
     fs,
     net::TcpListener,
     time::{Duration, Instant},
@@ -14,7 +16,7 @@ use std::{
 use streamhouse_core::ErrorKind;
 use streamhouse_storage::{ObjectStoreUrl, S3Settings, SegmentStore, StorageError};
 use support::{
-    s3::{BUCKET, Fault, S3Server},
+    s3::{ACCESS_KEY, BUCKET, Fault, S3Server, SECRET_KEY},
     segments::{bytes_of, instance, segment},
 };
 use tempfile::TempDir;
@@ -136,13 +138,14 @@ async fn an_answer_that_is_cut_short_is_asked_for_again() {
 
 #[tokio::test]
 async fn a_transfer_that_always_breaks_is_no_damage() {
-    let Fixture { server, store, .. } = &Fixture::with_answer_timeout(Duration::from_millis(300)).await;
+    let Fixture { server, store, .. } = &Fixture::new().await;
     let segment = segment(1, 2, 10, 10_000);
     store.put(&segment).await.unwrap();
     server.meet([Fault::Truncated; 100]);
     let error = store.get(&segment.object, 0..segment.bytes).await.unwrap_err();
     assert!(matches!(error, StorageError::Unavailable { .. }), "{error}");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("the connection failed"), "{error}");
 }
 
 #[tokio::test]
@@ -154,7 +157,10 @@ async fn a_stalled_answer_is_asked_for_again() {
     store.put(&segment).await.unwrap();
     server.meet([Fault::BodyStalls]);
     assert_eq!(store.get(&segment.object, 0..segment.bytes).await.unwrap(), bytes_of(&segment));
-    assert_eq!(server.take_seen(), [Method::PUT, Method::PUT, Method::GET, Method::GET]);
+    let seen = server.take_seen();
+    for method in [Method::PUT, Method::GET] {
+        assert!(seen.iter().filter(|seen| **seen == method).count() >= 2, "{seen:?}");
+    }
 }
 
 #[tokio::test]
@@ -173,7 +179,7 @@ async fn a_server_that_stalls_for_good_ends_every_operation() {
     for result in results {
         let error = result.unwrap_err();
         assert!(matches!(error, StorageError::Unavailable { .. }), "{error}");
-        assert!(error.to_string().contains("no answer came within"), "{error}");
+        assert!(error.to_string().contains("within"), "{error}");
     }
 }
 
@@ -183,10 +189,12 @@ async fn a_server_that_is_not_there_is_said_so() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut variables = credentials();
     variables.push(("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}")));
-    let store = store(settings(variables, Duration::from_millis(100)));
+    let store = store(settings(variables, Duration::from_secs(60)));
     let error = store.put(&segment(1, 1, 1, 10)).await.unwrap_err();
     assert!(matches!(error, StorageError::Unavailable { .. }), "{error}");
-    assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
+    for part in [format!("127.0.0.1:{port}"), "Connection refused".to_owned()] {
+        assert!(error.to_string().contains(&part), "{error}");
+    }
 }
 
 /// That the server's certificate would be checked is the TLS library's to test; here it is asked for one.
@@ -195,7 +203,7 @@ async fn an_https_endpoint_is_spoken_to_in_tls() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut variables = credentials();
     variables.push(("AWS_ENDPOINT_URL", format!("https://{}", listener.local_addr().unwrap())));
-    let store = store(settings(variables, Duration::from_millis(100)));
+    let store = store(settings(variables, Duration::from_secs(60)));
     let first = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.read_u8().await.unwrap()
@@ -244,10 +252,45 @@ async fn wrong_credentials_and_a_missing_bucket_are_said_once_and_clearly() {
 
 #[tokio::test]
 async fn a_full_server_is_said_so() {
-    let Fixture { server, store, .. } = &Fixture::with_answer_timeout(Duration::from_millis(100)).await;
+    let Fixture { server, store, .. } = &Fixture::new().await;
     server.meet([Fault::Answer(507, "XMinioStorageFull"); 1000]);
     let error = store.put(&segment(1, 1, 1, 100)).await.unwrap_err();
     assert!(matches!(error, StorageError::Full { .. }), "{error}");
+}
+
+/// As an instance's metadata service does.
+async fn give_a_roles_key(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
+    let (key, secret) = (ACCESS_KEY, SECRET_KEY);
+    let answer = match (request.method(), request.uri().path()) {
+        (&Method::PUT, "/latest/api/token") => "a token".to_owned(),
+        (_, "/latest/meta-data/iam/security-credentials/") => "writer".to_owned(),
+        (_, "/latest/meta-data/iam/security-credentials/writer") => format!(
+            r#"{{"AccessKeyId":"{key}","SecretAccessKey":"{secret}","Token":"","Expiration":"2999-01-01T00:00:00Z"}}"#
+        ),
+        _ => String::new(),
+    };
+    Ok(Response::new(answer))
+}
+
+#[tokio::test]
+async fn a_roles_credentials_are_used_when_no_others_are_given() {
+    let fixture = Fixture::new().await;
+    let metadata = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut variables = fixture.server.variables();
+    variables.truncate(1);
+    variables.push(("AWS_METADATA_ENDPOINT", format!("http://{}", metadata.local_addr().unwrap())));
+    let serving = tokio::spawn(async move {
+        while let Ok((stream, _)) = metadata.accept().await {
+            let connection =
+                http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(give_a_roles_key));
+            tokio::spawn(connection);
+        }
+    });
+    let mut settings = settings(variables, Duration::from_secs(60));
+    settings.limits.credentials_timeout = Duration::from_secs(60);
+    store(settings).put(&segment(1, 1, 1, 100)).await.unwrap();
+    assert_eq!(fixture.stored().len(), 1);
+    serving.abort();
 }
 
 #[tokio::test]

@@ -10,6 +10,8 @@ use object_store::{
     },
 };
 use std::{
+    error::Error,
+    fmt, iter,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -59,6 +61,23 @@ pub(crate) struct Late {
     pub(crate) wait: Duration,
 }
 
+/// The connection failed.
+#[derive(Debug)]
+struct Broken(HttpError);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let root = iter::successors(Some(&self.0 as &dyn Error), |&error| error.source()).last();
+        write!(f, "the connection failed: {}", root.unwrap_or(&self.0))
+    }
+}
+
+impl Error for Broken {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
 /// Every error means one of two things to object_store's retries: `Connect` and `Request` are tried again, `Unknown` is
 /// not. By itself object_store would not repeat a conditional put that timed out or was cut off, since it cannot know that
 /// here repeating does no harm.
@@ -104,11 +123,13 @@ fn late(what: &'static str, wait: Duration) -> HttpError {
     HttpError::new(HttpErrorKind::Request, Late { what, wait })
 }
 
+/// The error to try again after, saying what lies at its root: reqwest's says only that a request failed.
 fn again(error: HttpError) -> HttpError {
-    match error.kind() {
-        HttpErrorKind::Connect => error,
-        _ => HttpError::new(HttpErrorKind::Request, error),
-    }
+    let kind = match error.kind() {
+        HttpErrorKind::Connect => HttpErrorKind::Connect,
+        _ => HttpErrorKind::Request,
+    };
+    HttpError::new(kind, Broken(error))
 }
 
 fn content_length(headers: &HeaderMap) -> u64 {

@@ -144,9 +144,7 @@ impl Front {
                 match fault {
                     Some(Fault::AnswerLost) => Err(io::Error::other("lost")),
                     Some(Fault::AnswerReplaced(status, code)) => Ok(document(status, code)),
-                    Some(Fault::Truncated) => {
-                        half(done, stream::iter([Err(io::Error::other("cut off"))])).await
-                    }
+                    Some(Fault::Truncated) => half(done, stream::once(cut_off())).await,
                     Some(Fault::BodyStalls) => half(done, stream::pending()).await,
                     _ => Ok(done),
                 }
@@ -161,6 +159,12 @@ fn document(status: u16, code: &str) -> Response<Body> {
         format!("<?xml version=\"1.0\"?>\n<Error><Code>{code}</Code><Message>as told</Message></Error>");
     let body = Body::http_body(Full::new(Bytes::from(text)));
     Response::builder().status(StatusCode::from_u16(status).unwrap()).body(body).unwrap()
+}
+
+/// Fails once what came before is on its way.
+async fn cut_off() -> io::Result<Frame<Bytes>> {
+    tokio::task::yield_now().await;
+    Err(io::Error::other("cut off"))
 }
 
 /// An answer's head and half of its body, and then `rest`.
