@@ -8,8 +8,7 @@ use futures::future::{FutureExt, select_all};
 use object_store::ObjectStore;
 use std::{convert::Infallible as Never, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use streamhouse_core::AsTyped;
-use streamhouse_metadata::{AgentLock, Leases, MetadataStore, SqliteMetadataStore};
-use streamhouse_storage::create_local;
+use streamhouse_metadata::{AgentLock, AgentStore, MetadataStore};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -33,26 +32,27 @@ pub struct Agent {
     flush_task: Task,
     lease_task: Task,
     http_task: Task,
-    _trial_task: Task,
+    _background_tasks: [Task; 3],
     _lock: Option<AgentLock>,
 }
 
 impl Agent {
-    /// Starts an agent on its SQLite metadata store and its local object store. When it returns, the agent listens and has
-    /// taken every partition that nobody leases, its dead predecessor's among them.
+    /// Starts an agent on its stores. When it returns, the agent listens and has taken its share of what nobody leases: on a
+    /// metadata store that agents do not share that is everything, its dead predecessor's leases among them.
     ///
     /// # Errors
     ///
-    /// When another agent runs on the metadata store, a store cannot be opened or written, or an address cannot be listened
-    /// on. The message says what to do.
+    /// When another agent runs on the metadata store and they cannot share it, or lives under the same id, when a store
+    /// cannot be opened or written, or an address cannot be listened on. The message says what to do.
     pub async fn start(config: Config) -> Result<Agent, StartError> {
         let listeners = Listeners::bind(&config).await?;
-        let metadata = Arc::new(SqliteMetadataStore::new(&config.metadata_path).await?);
-        let lock = metadata.lock_agent()?;
-        let objects = create_local(&config.object_store_path)?;
-        // The lock's last holder is dead, so nobody writes under these leases any more.
-        metadata.expire_all_leases().await?;
-        Agent::launch(config, metadata, objects, listeners, Some(lock)).await
+        let AgentStore { store: metadata, lock } = config.metadata_url.open_for_agent().await?;
+        let objects = config.object_store_url.create()?;
+        if lock.is_some() {
+            // Its last holder is dead, so nobody writes under these leases any more.
+            forget_all(&*metadata).await?;
+        }
+        Agent::launch(config, metadata, objects, listeners, lock).await
     }
 
     /// Starts an agent on stores that are open already, which it may share with other agents.
@@ -80,8 +80,9 @@ impl Agent {
         let (engine, work) = Engine::start(&config, address, metadata, objects).await?;
         let [stop_grpc, stop_http] = [(); 2].map(|()| CancellationToken::new());
         let flush_task = spawn(work.flushes.map(Ok::<_, Never>));
-        let lease_task = spawn(work.leases.map(Ok::<_, Never>));
-        let trial_task = spawn(work.trials.map(Ok::<_, Never>));
+        let lease_task = spawn(work.leases);
+        let background_tasks =
+            [work.trials, work.upkeep, work.lags].map(|work| spawn(work.map(Ok::<_, Never>)));
         let (instance, service) = (engine.instance.clone(), Arc::clone(&engine.service));
         let stop = stop_grpc.clone().cancelled_owned();
         let grpc_task = spawn(grpc::serve(listeners.grpc, instance, service, (&config).into(), stop));
@@ -98,7 +99,7 @@ impl Agent {
             flush_task,
             lease_task,
             http_task,
-            _trial_task: trial_task,
+            _background_tasks: background_tasks,
             _lock: lock,
         })
     }
@@ -148,6 +149,15 @@ impl Agent {
         self.stop_http.cancel();
         let _ = timeout(limit, self.http_task).await;
     }
+}
+
+/// Forgets all agents and their leases: for who knows that they are dead.
+async fn forget_all(metadata: &dyn MetadataStore) -> Result<(), StartError> {
+    metadata.expire_all_leases().await?;
+    for agent in metadata.agents().await? {
+        metadata.deregister_agent(&agent.id).await?;
+    }
+    Ok(())
 }
 
 /// The sockets, bound before anything is created or changed. Who connects before the agent serves waits, and hears

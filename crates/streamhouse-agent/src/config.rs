@@ -1,11 +1,14 @@
 //! What an agent is told: flags and `STREAMHOUSE_*` variables, parsed once into a [`Config`] that can work.
 
+use crate::security::{Security, SecurityError};
 use clap::Parser;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use streamhouse_core::{
     AgentId, AsTyped, InvalidName,
     limits::{INSTANCE_ID_BYTES_MAX, MESSAGE_BYTES_MAX},
 };
+use streamhouse_metadata::MetadataUrl;
+use streamhouse_storage::ObjectStoreUrl;
 
 /// Where producers connect unless told otherwise.
 pub(crate) const GRPC_LISTEN_ADDRESS_DEFAULT: &str = "127.0.0.1:50051";
@@ -26,6 +29,15 @@ pub(crate) const UNFLUSHED_BYTES_MAX_DEFAULT: &str = "192MiB";
 /// Open gRPC connections; for more, those that are idle for longest are closed.
 pub(crate) const CONNECTIONS_MAX_DEFAULT: &str = "256";
 
+/// How often what the log does not need any more is looked for.
+pub(crate) const UPKEEP_INTERVAL_DEFAULT: &str = "30s";
+/// How long an object without a commit is left alone, unless ten lease terms are longer.
+pub(crate) const ORPHAN_GRACE_DEFAULT: Duration = Duration::from_secs(600);
+
+/// Lease terms after which no commit of an object can come any more, with much to spare (invariant 5).
+const GRACE_TERMS: u32 = 10;
+/// Longest interval of upkeep: the duty lasts three, and a day at most.
+const UPKEEP_INTERVAL_MAX: Duration = Duration::from_secs(8 * 60 * 60);
 /// Heartbeats (and renewals) that fit a lease term: one may be lost and one late.
 const HEARTBEATS_PER_TERM: u32 = 3;
 
@@ -46,12 +58,20 @@ pub struct Flags {
     /// HOST:PORT that producers are told to connect to [default: the gRPC listen address]
     #[arg(long, env = "STREAMHOUSE_ADVERTISE_ADDRESS")]
     pub advertise_address: Option<String>,
-    /// SQLite file of the metadata store; made if need be
-    #[arg(long, env = "STREAMHOUSE_METADATA_PATH", default_value = METADATA_PATH_DEFAULT)]
-    pub metadata_path: PathBuf,
-    /// Directory of the object store; made if need be
-    #[arg(long, env = "STREAMHOUSE_OBJECT_STORE_PATH", default_value = OBJECT_STORE_PATH_DEFAULT)]
-    pub object_store_path: PathBuf,
+    /// The metadata store: postgres://USER@HOST/DATABASE, which agents share, or the path of an SQLite file, for one
+    /// agent; tables and file are made if need be [default: ./streamhouse/metadata.db]
+    #[arg(long, env = "STREAMHOUSE_METADATA_URL", hide_env_values = true, conflicts_with = "metadata_path")]
+    pub metadata_url: Option<MetadataUrl>,
+    /// SQLite file of the metadata store; the same as --metadata-url with a path
+    #[arg(long, env = "STREAMHOUSE_METADATA_PATH")]
+    pub metadata_path: Option<PathBuf>,
+    /// The object store: s3://BUCKET/PREFIX, with credentials from the AWS_* variables, or a directory, which is made if
+    /// need be [default: ./streamhouse/objects]
+    #[arg(long, env = "STREAMHOUSE_OBJECT_STORE_URL", conflicts_with = "object_store_path")]
+    pub object_store_url: Option<ObjectStoreUrl>,
+    /// Directory of the object store; the same as --object-store-url with a path
+    #[arg(long, env = "STREAMHOUSE_OBJECT_STORE_PATH")]
+    pub object_store_path: Option<PathBuf>,
     /// Name of this agent, unique in its metadata store [default: agent-HOSTNAME]
     #[arg(long, env = "STREAMHOUSE_AGENT_ID")]
     pub agent_id: Option<String>,
@@ -64,12 +84,32 @@ pub struct Flags {
     /// How often the agent looks for partitions that nobody leases
     #[arg(long, env = "STREAMHOUSE_SWEEP_INTERVAL", default_value = SWEEP_INTERVAL_DEFAULT, value_parser = parse_duration)]
     pub sweep_interval: Duration,
+    /// How often what the log does not need any more is looked for and removed: what retention ends, and objects that
+    /// were never committed
+    #[arg(long, env = "STREAMHOUSE_UPKEEP_INTERVAL", default_value = UPKEEP_INTERVAL_DEFAULT, value_parser = parse_duration)]
+    pub upkeep_interval: Duration,
+    /// How long an object without a commit is left alone; at least ten lease terms [default: 10m, or ten lease terms]
+    #[arg(long, env = "STREAMHOUSE_ORPHAN_GRACE", value_parser = parse_duration)]
+    pub orphan_grace: Option<Duration>,
     /// Bytes received and not yet committed or refused; over it producers are slowed down (such as 192MiB)
     #[arg(long, env = "STREAMHOUSE_UNFLUSHED_BYTES_MAX", default_value = UNFLUSHED_BYTES_MAX_DEFAULT, value_parser = parse_bytes)]
     pub unflushed_bytes_max: u32,
     /// Open gRPC connections; for more, those that are idle for longest are closed
     #[arg(long, env = "STREAMHOUSE_CONNECTIONS_MAX", default_value = CONNECTIONS_MAX_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
     pub connections_max: u16,
+    /// Bearer tokens of who may call gRPC: lines `TOKEN SCOPES [EXPIRES]`, with scopes out of produce,consume,admin and a
+    /// time such as 2026-12-31T00:00:00Z; read again when the file changes [default: everybody may]
+    #[arg(long, env = "STREAMHOUSE_TOKENS_FILE")]
+    pub tokens_file: Option<PathBuf>,
+    /// Certificate of the gRPC port, with those between it and its CA (PEM); read again when the file changes
+    #[arg(long, env = "STREAMHOUSE_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+    /// Key of the certificate (PEM)
+    #[arg(long, env = "STREAMHOUSE_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+    /// Listen for gRPC on an address that other hosts reach also without TLS or without tokens
+    #[arg(long, env = "STREAMHOUSE_INSECURE")]
+    pub insecure: bool,
 }
 
 /// A configuration that can work: made from [`Flags`].
@@ -89,14 +129,17 @@ pub struct Config {
     pub(crate) grpc_listen_address: SocketAddr,
     pub(crate) http_listen_address: SocketAddr,
     pub(crate) advertise_address: Option<String>,
-    pub(crate) metadata_path: PathBuf,
-    pub(crate) object_store_path: PathBuf,
+    pub(crate) metadata_url: MetadataUrl,
+    pub(crate) object_store_url: ObjectStoreUrl,
     pub(crate) agent_id: AgentId,
     pub(crate) lease_term: Duration,
     pub(crate) heartbeat_interval: Duration,
     pub(crate) sweep_interval: Duration,
+    pub(crate) upkeep_interval: Duration,
+    pub(crate) orphan_grace: Duration,
     pub(crate) unflushed_bytes_max: u32,
     pub(crate) connections_max: u16,
+    pub(crate) security: Security,
 }
 
 /// Why a configuration cannot work, and what to change.
@@ -132,6 +175,24 @@ pub enum ConfigError {
     /// An interval of zero.
     #[error("--sweep-interval must be at least 1ms: the agent would do nothing but sweep")]
     SweepZero,
+    /// Upkeep without a pause, or hardly ever.
+    #[error(
+        "--upkeep-interval {} must be from 1ms to 8 hours: that is how long what nobody needs may stay",
+        AsTyped(*.0)
+    )]
+    UpkeepInterval(Duration),
+    /// Objects of flushes under way would be removed.
+    #[error(
+        "--orphan-grace {} is less than {GRACE_TERMS} times --lease-term {}: an object that is still to be committed might be removed; raise the one or lower the other",
+        AsTyped(*grace),
+        AsTyped(*term)
+    )]
+    OrphanGrace {
+        /// The grace time.
+        grace: Duration,
+        /// The term.
+        term: Duration,
+    },
     /// A request of full size would never be let in.
     #[error(
         "--unflushed-bytes-max {bytes} is less than two requests of {MESSAGE_BYTES_MAX} bytes: one would have to wait until the agent is idle; raise it"
@@ -151,6 +212,9 @@ pub enum ConfigError {
     /// Not `HOST:PORT`.
     #[error("--advertise-address {0:?} is not HOST:PORT; give the host and the port that producers reach")]
     AdvertiseAddress(String),
+    /// The gRPC port cannot be guarded as it was told.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
 }
 
 impl TryFrom<Flags> for Config {
@@ -162,22 +226,27 @@ impl TryFrom<Flags> for Config {
             None => default_agent_id()?,
         };
         check_intervals(&flags)?;
+        let orphan_grace = orphan_grace(&flags)?;
         check_addresses(&flags)?;
         if (flags.unflushed_bytes_max as usize) < 2 * MESSAGE_BYTES_MAX {
             return Err(ConfigError::UnflushedBytes { bytes: flags.unflushed_bytes_max });
         }
+        let security = Security::try_from(&flags)?;
         Ok(Config {
             grpc_listen_address: flags.grpc_listen_address,
             http_listen_address: flags.http_listen_address,
             advertise_address: flags.advertise_address,
-            metadata_path: flags.metadata_path,
-            object_store_path: flags.object_store_path,
+            metadata_url: metadata_url(flags.metadata_url, flags.metadata_path),
+            object_store_url: object_store_url(flags.object_store_url, flags.object_store_path),
             agent_id,
             lease_term: flags.lease_term,
             heartbeat_interval: flags.heartbeat_interval,
             sweep_interval: flags.sweep_interval,
+            upkeep_interval: flags.upkeep_interval,
+            orphan_grace,
             unflushed_bytes_max: flags.unflushed_bytes_max,
             connections_max: flags.connections_max,
+            security,
         })
     }
 }
@@ -193,7 +262,24 @@ fn check_intervals(flags: &Flags) -> Result<(), ConfigError> {
     if term < heartbeat * HEARTBEATS_PER_TERM {
         return Err(ConfigError::LeaseTerm { term, heartbeat });
     }
+    if flags.upkeep_interval.is_zero() || flags.upkeep_interval > UPKEEP_INTERVAL_MAX {
+        return Err(ConfigError::UpkeepInterval(flags.upkeep_interval));
+    }
     Ok(())
+}
+
+fn orphan_grace(flags: &Flags) -> Result<Duration, ConfigError> {
+    let (term, least) = (flags.lease_term, flags.lease_term * GRACE_TERMS);
+    let grace = flags.orphan_grace.unwrap_or(ORPHAN_GRACE_DEFAULT.max(least));
+    if grace < least { Err(ConfigError::OrphanGrace { grace, term }) } else { Ok(grace) }
+}
+
+fn metadata_url(url: Option<MetadataUrl>, path: Option<PathBuf>) -> MetadataUrl {
+    url.unwrap_or_else(|| MetadataUrl::Sqlite(path.unwrap_or_else(|| METADATA_PATH_DEFAULT.into())))
+}
+
+fn object_store_url(url: Option<ObjectStoreUrl>, path: Option<PathBuf>) -> ObjectStoreUrl {
+    url.unwrap_or_else(|| ObjectStoreUrl::directory(path.unwrap_or_else(|| OBJECT_STORE_PATH_DEFAULT.into())))
 }
 
 fn check_addresses(flags: &Flags) -> Result<(), ConfigError> {
@@ -283,7 +369,7 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused_with_the_reason() {
-        let cases: [(&[&str], &str); 10] = [
+        let cases: [(&[&str], &str); 12] = [
             (
                 &["--lease-term", "8999ms"],
                 "--lease-term 8999ms is shorter than 3 times --heartbeat-interval 3s",
@@ -291,6 +377,8 @@ mod tests {
             (&["--lease-term", "0s"], "--lease-term 0s is shorter"),
             (&["--sweep-interval", "4s"], "heartbeats go out with sweeps"),
             (&["--sweep-interval", "0ms"], "at least 1ms"),
+            (&["--orphan-grace", "99s"], "--orphan-grace 99s is less than 10 times --lease-term 10s"),
+            (&["--upkeep-interval", "0s"], "from 1ms to 8 hours"),
             (&["--unflushed-bytes-max", "10MiB"], "--unflushed-bytes-max 10485760 is less than two requests"),
             (&["--http-listen-address", "127.0.0.1:50051"], "are both 127.0.0.1:50051"),
             (&["--grpc-listen-address", "0.0.0.0:50051"], "--advertise-address"),
@@ -305,9 +393,29 @@ mod tests {
     }
 
     #[test]
+    fn stores_are_named_once() {
+        let parse = |flags: &[&str]| Flags::try_parse_from(["streamhouse-agent"].iter().chain(flags));
+        let twice = parse(&["--metadata-url", "a.db", "--metadata-path", "b.db"]).unwrap_err();
+        assert!(twice.to_string().contains("cannot be used with"), "{twice}");
+        assert!(parse(&["--object-store-url", "s3://bucket", "--object-store-path", "x"]).is_err());
+        assert!(parse(&["--object-store-url", "gs://bucket"]).unwrap_err().to_string().contains("gs"));
+        let by_path = config(&["--metadata-path", "b.db", "--object-store-path", "x"]).unwrap();
+        let by_url = config(&["--metadata-url", "sqlite:b.db", "--object-store-url", "x"]).unwrap();
+        assert_eq!(by_path.metadata_url, by_url.metadata_url);
+        assert_eq!(by_path.object_store_url, by_url.object_store_url);
+        assert_eq!(config(&[]).unwrap().orphan_grace, Duration::from_secs(600));
+        assert_eq!(config(&["--lease-term", "2m"]).unwrap().orphan_grace, Duration::from_secs(1200));
+    }
+
+    #[test]
     fn an_advertised_address_makes_listening_everywhere_possible() {
-        let config =
-            config(&["--grpc-listen-address", "[::]:50051", "--advertise-address", "db-1.lan:50051"]);
+        let config = config(&[
+            "--grpc-listen-address",
+            "[::]:50051",
+            "--advertise-address",
+            "db-1.lan:50051",
+            "--insecure",
+        ]);
         assert_eq!(config.unwrap().advertise_address.as_deref(), Some("db-1.lan:50051"));
     }
 

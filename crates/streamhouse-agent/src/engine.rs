@@ -7,9 +7,11 @@ use crate::config::Config;
 use crate::error::StartError;
 use crate::flush::{Command, Flusher, Tools};
 use crate::grpc::Service;
+use crate::lags::Lags;
 use crate::lease::{LeaseKeeper, Parts};
 use crate::readiness::Readiness;
 use crate::trial::{self, Trials};
+use crate::upkeep::Upkeeper;
 use futures::future::{BoxFuture, FutureExt};
 use object_store::ObjectStore;
 use std::{sync::Arc, time::Duration};
@@ -17,7 +19,7 @@ use streamhouse_hooks::{Instance, Role};
 use streamhouse_metadata::MetadataStore;
 use streamhouse_proto::v1::{ProduceRequest, ProduceResponse, agent_server::Agent as _};
 use streamhouse_storage::SegmentStore;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
@@ -40,9 +42,17 @@ pub struct Work {
     /// Writes segments and commits them, until [`Engine::drain`].
     pub flushes: BoxFuture<'static, ()>,
     /// Keeps leases, until [`Engine::release`].
-    pub leases: BoxFuture<'static, ()>,
+    ///
+    /// # Errors
+    ///
+    /// When another agent has taken this one's id; the engine writes nothing any more.
+    pub leases: BoxFuture<'static, Result<(), String>>,
     /// Finds out, for ever, whether stores that failed can be written again.
     pub trials: BoxFuture<'static, ()>,
+    /// Removes, for ever, what the log does not need any more, as long as this agent has that duty.
+    pub upkeep: BoxFuture<'static, ()>,
+    /// Publishes, for ever, how far behind groups are on the partitions that the agent leases.
+    pub lags: BoxFuture<'static, ()>,
 }
 
 impl Engine {
@@ -65,6 +75,7 @@ impl Engine {
         let (lease_events, events) = mpsc::unbounded_channel();
         let readiness = Readiness::new();
         let wanted = Arc::new(Notify::new());
+        let (leased, leases) = watch::channel(Arc::default());
         let tools = Tools {
             agent: config.agent_id.clone(),
             lease_term: config.lease_term,
@@ -84,21 +95,37 @@ impl Engine {
             events,
             wanted: Arc::clone(&wanted),
             readiness: readiness.clone(),
+            leased,
         };
         let mut keeper = LeaseKeeper::new(parts, &instance);
         keeper.start().await?;
         let trials = Trials {
             agent: config.agent_id.clone(),
             metadata: Arc::clone(&metadata),
-            segments,
+            segments: segments.clone(),
             readiness: readiness.clone(),
+            interval: config.heartbeat_interval,
+        };
+        let upkeep = Upkeeper {
+            agent: config.agent_id.clone(),
+            metadata: Arc::clone(&metadata),
+            segments: segments.clone(),
+            interval: config.upkeep_interval,
+            grace: config.orphan_grace,
+        };
+        let lags = Lags {
+            metadata: Arc::clone(&metadata),
+            instance: instance.clone(),
+            leases,
             interval: config.heartbeat_interval,
         };
         let stop_leases = CancellationToken::new();
         let work = Work {
             flushes: Flusher::new(tools, commands, lease_events).run().boxed(),
-            leases: keeper.run(stop_leases.clone()).boxed(),
+            leases: keeper.run(stop_leases.clone()).map(|end| end.map_err(|taken| taken.to_string())).boxed(),
             trials: trials.run().map(drop).boxed(),
+            upkeep: upkeep.run().boxed(),
+            lags: lags.run().boxed(),
         };
         let (agent, scope) = (config.agent_id.clone(), instance.scope("", None));
         let service = Arc::new(Service { agent, metadata, flusher: flusher.clone(), wanted, scope });

@@ -40,6 +40,10 @@ pub(crate) enum WriteError {
         "this agent has lost its lease of {0}; look up who holds the partition now and send the batch there"
     )]
     LeaseLost(TopicPartition),
+    #[error(
+        "this agent hands {0} over to another; look up who holds the partition now and send the batch there"
+    )]
+    HandedOver(TopicPartition),
     #[error("the segment could not be stored: {0}")]
     Store(Arc<StorageError>),
     #[error(
@@ -73,9 +77,10 @@ impl WriteError {
             WriteError::Batch(error) => error.kind(),
             WriteError::Sequence(error) => error.kind(),
             WriteError::Lookup(error) => error.kind(),
-            WriteError::NotLeased(_) | WriteError::HeldElsewhere { .. } | WriteError::LeaseLost(_) => {
-                ErrorKind::Fenced
-            }
+            WriteError::NotLeased(_)
+            | WriteError::HeldElsewhere { .. }
+            | WriteError::LeaseLost(_)
+            | WriteError::HandedOver(_) => ErrorKind::Fenced,
             WriteError::Unassigned(_)
             | WriteError::Abandoned(_)
             | WriteError::TooLate(_)
@@ -120,6 +125,16 @@ pub enum StartError {
     /// The metadata store cannot be used, or another agent uses it.
     #[error("{0}")]
     Metadata(#[from] MetadataError),
+    /// Another agent lives under the id.
+    #[error(
+        "another agent, at {address}, runs under the id {agent}; stop it, or give this one an --agent-id of its own"
+    )]
+    IdInUse {
+        /// The id.
+        agent: String,
+        /// Where the other answers.
+        address: String,
+    },
     /// The object store cannot be used.
     #[error("{0}")]
     Storage(#[from] StorageError),

@@ -5,12 +5,16 @@
 //! the agent checks a batch's header and checksum, gives it its base offset, and touches no record.
 //!
 //! - `engine` is all of it but the servers;
-//! - `grpc` takes requests in, as far as there is room for them, and checks batches;
+//! - `grpc` takes requests in, as far as there is room for them, checks batches, and answers for the metadata store;
 //! - `flush` collects batches, stores and commits segments, one task for all partitions;
-//! - `lease` takes and renews leases, one task;
+//! - `lease` takes this agent's share of the leases, renews them and hands them over, one task;
 //! - `http` serves `/health` and `/ready`, which is what the two tasks above say in `readiness`;
+//! - `upkeep` removes what nothing can be read from any more, one agent for all;
+//! - `lags` publishes how far behind groups are;
 //! - `trial` finds out whether stores that failed can be written again;
-//! - `connections` bounds who may connect to both servers.
+//! - `connections` bounds who may connect to both servers;
+//! - `security` says what guards the gRPC port: `auth` has its tokens, `tls` its certificate, and `watched` reads their
+//!   files again when they change.
 //!
 //! ```no_run
 //! use clap::Parser;
@@ -26,6 +30,7 @@
 
 mod agent;
 mod append;
+mod auth;
 mod config;
 mod connections;
 mod engine;
@@ -33,11 +38,18 @@ mod error;
 mod flush;
 mod grpc;
 mod http;
+mod lags;
 mod lease;
 mod readiness;
+mod security;
+mod tls;
 mod trial;
+mod upkeep;
+mod watched;
 
 pub use agent::Agent;
 pub use config::{Config, ConfigError, Flags};
 pub use engine::{Engine, Work};
 pub use error::StartError;
+pub use security::SecurityError;
+pub use watched::FileError;

@@ -38,6 +38,7 @@ pub(crate) enum Reason {
     Metadata(String),
     Expired,
     Flush(String),
+    IdTaken(String),
     ShuttingDown,
 }
 
@@ -53,6 +54,7 @@ impl fmt::Display for Reason {
                 f.write_str("the leases have expired: the metadata store did not renew them in time; look at its disk and load")
             }
             Reason::Flush(error) => write!(f, "the last flush failed: {error}"),
+            Reason::IdTaken(what) => f.write_str(what),
             Reason::ShuttingDown => f.write_str("the agent shuts down"),
         }
     }

@@ -13,12 +13,15 @@
 //!
 //! - the segment cannot be stored, or the commit is refused: nothing happened, the offsets are used again;
 //! - the range is fenced: the lease is lost; the next grant says where the partition stands;
+//! - the lease is handed over: what waits is flushed, nothing more is taken, and the lease is given back when the outcome of
+//!   the last commit is known;
 //! - the outcome stays unknown for a lease term: every lease is given back and granted anew with a raised epoch, so that
 //!   a late commit is fenced, or seen before an offset is used again.
 
 mod commit;
 mod early;
 mod flight;
+mod hand_over;
 mod placed;
 mod steps;
 mod window;
@@ -55,6 +58,8 @@ pub(crate) enum Command {
     Granted(Vec<Lease>),
     /// Leases that are gone.
     Lost(Vec<TopicPartition>),
+    /// Leases that go to other agents: take nothing new for them, write what waits, then say that they are drained.
+    HandOver(Vec<TopicPartition>),
     /// Write what waits, take nothing new, then end.
     Drain,
 }
@@ -64,6 +69,9 @@ pub(crate) enum Command {
 pub(crate) enum LeaseEvent {
     /// The lease of this epoch was refused at a commit.
     Fenced(TopicPartition, u64),
+    /// Of what was written under the lease of this epoch everything is in the log, or surely is not and was answered;
+    /// nothing more will be written.
+    Drained(TopicPartition, u64),
     /// Nothing that was written under any lease is certain: give all back and take them anew.
     Reset,
 }
@@ -89,6 +97,8 @@ pub(crate) struct Flusher {
     /// Partitions with waiting batches, in the order in which they are served; some may have none any more.
     ready: VecDeque<TopicPartition>,
     early: EarlyBatches,
+    /// Partitions that are handed over and not drained yet.
+    leaving: HashSet<TopicPartition>,
     storing: Option<Step<Result<(), WriteError>>>,
     /// Waits for the commit before it.
     stored: Option<Flight>,
@@ -113,6 +123,7 @@ impl Flusher {
             next_writer: 0,
             ready: VecDeque::new(),
             early: EarlyBatches::default(),
+            leaving: HashSet::new(),
             storing: None,
             stored: None,
             committing: None,
@@ -127,6 +138,7 @@ impl Flusher {
         loop {
             self.start_commit();
             self.start_store();
+            self.tell_drained();
             if self.draining && self.is_idle() {
                 return;
             }
@@ -159,6 +171,7 @@ impl Flusher {
             Command::Lost(partitions) => {
                 self.close(partitions, |partition| WriteError::LeaseLost(partition.clone()))
             }
+            Command::HandOver(partitions) => self.hand_over(partitions),
             Command::Drain => self.drain(),
         }
     }

@@ -29,6 +29,8 @@ pub(super) struct PartitionWriter {
     waiting: VecDeque<Batch>,
     /// Whether the flusher has it in its queue of partitions to flush.
     queued: bool,
+    /// It is handed over: nothing new is taken, for this reason.
+    leaving: Option<WriteError>,
     /// Batches that overtook another of their producer on the way, by producer, epoch and sequence.
     early: BTreeMap<EarlyKey, Early>,
 }
@@ -65,6 +67,7 @@ impl PartitionWriter {
             windows,
             waiting: VecDeque::new(),
             queued: false,
+            leaving: None,
             early: BTreeMap::new(),
         }
     }
@@ -72,31 +75,37 @@ impl PartitionWriter {
     /// Lets a batch wait for the next flush, or settles it when it is a retry or out of its producer's sequence.
     pub(super) fn admit(&mut self, batch: Batch, now: Instant) -> Admitted {
         let Some(stamp) = batch.stamp else {
-            self.waiting.push_back(batch);
-            return Admitted::Waits;
+            return match self.leaving.clone() {
+                Some(error) => self.refuse(batch, error),
+                None => {
+                    self.waiting.push_back(batch);
+                    Admitted::Waits
+                }
+            };
         };
         let producer = producer_epoch(&stamp);
         if self.is_superseded(producer) {
-            return self.refuse(batch, SequenceError::Superseded { epoch: stamp.epoch });
+            return self.refuse(batch, SequenceError::Superseded { epoch: stamp.epoch }.into());
         }
         let window = self.windows.entry(producer).or_default();
-        match window.check(stamp.base_sequence, batch.records) {
-            Ok(Verdict::Next) => {
+        match (window.check(stamp.base_sequence, batch.records), self.leaving.clone()) {
+            (Ok(Verdict::Next | Verdict::Ahead), Some(error)) => self.refuse(batch, error),
+            (Ok(Verdict::Next), None) => {
                 window.push(stamp.base_sequence, batch.records);
                 self.waiting.push_back(batch);
                 self.admit_followers(producer);
                 Admitted::Waits
             }
-            Ok(Verdict::Committed(offset)) => {
+            (Ok(Verdict::Committed(offset)), _) => {
                 batch.waiter.of_retry().resolve(&self.scope, Ok(offset));
                 Admitted::Settled
             }
-            Ok(Verdict::Pending) => {
+            (Ok(Verdict::Pending), _) => {
                 window.attach(stamp.base_sequence, batch.waiter.of_retry());
                 Admitted::Settled
             }
-            Ok(Verdict::Ahead) => self.hold(stamp, batch, now),
-            Err(error) => self.refuse(batch, error),
+            (Ok(Verdict::Ahead), None) => self.hold(stamp, batch, now),
+            (Err(error), _) => self.refuse(batch, error.into()),
         }
     }
 
@@ -112,7 +121,7 @@ impl PartitionWriter {
         let key = (producer, stamp.base_sequence);
         let held = self.early_of(producer).count();
         if held >= IDEMPOTENCE_WINDOW - 1 && !self.early.contains_key(&key) {
-            return self.refuse(batch, SequenceError::WindowFull);
+            return self.refuse(batch, SequenceError::WindowFull.into());
         }
         // A second copy takes the place of the first, whose requester has given up on it.
         if let Some(first) = self.early.insert(key, Early { batch, since: now }) {
@@ -156,8 +165,8 @@ impl PartitionWriter {
         batch.waiter.resolve(&self.scope, Err(gap.into()));
     }
 
-    fn refuse(&mut self, batch: Batch, error: SequenceError) -> Admitted {
-        batch.waiter.resolve(&self.scope, Err(error.into()));
+    fn refuse(&mut self, batch: Batch, error: WriteError) -> Admitted {
+        batch.waiter.resolve(&self.scope, Err(error));
         if let Some(stamp) = batch.stamp {
             self.forget_if_empty(producer_epoch(&stamp));
         }
@@ -170,6 +179,25 @@ impl PartitionWriter {
         {
             self.windows.remove(&producer);
         }
+    }
+
+    /// Takes nothing new from now on; retries of what was taken are answered as before.
+    pub(super) fn leave(&mut self, error: &WriteError) {
+        self.leaving = Some(error.clone());
+        self.fail_early(error);
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
+    }
+
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Of the lease that it writes under.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Whether batches wait and the flusher does not have the partition in its queue yet; from now on it does.

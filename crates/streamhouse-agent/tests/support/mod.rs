@@ -139,6 +139,11 @@ impl Client {
         Client(AgentClient::connect(format!("http://{address}")).await.unwrap())
     }
 
+    /// The same; `None` when nobody listens there.
+    pub(crate) async fn try_connect(address: SocketAddr) -> Option<Client> {
+        AgentClient::connect(format!("http://{address}")).await.ok().map(Client)
+    }
+
     /// The results of one request.
     pub(crate) async fn produce(&self, batches: Vec<ProduceBatch>) -> Vec<BatchResult> {
         let count = batches.len();
