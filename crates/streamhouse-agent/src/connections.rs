@@ -1,8 +1,11 @@
 //! Accepted connections: how many there may be, what each must do in time, and who gives way when all places are taken.
 //!
 //! A place is not kept by who does nothing with it: a peer must greet in time, and when a new connection finds every place
-//! taken, the one that has been idle for longest is closed for it.
+//! taken, the one that has been idle for longest is closed for it. Where there is TLS, its handshake is a part of the
+//! greeting: it goes on in the connection's own task, within the same time.
 
+use crate::tls::{Acceptor, Stream};
+use crate::watched::Watched;
 use futures::task::AtomicWaker;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -41,6 +44,7 @@ pub(crate) struct Rules {
 /// The connections of a listener.
 pub(crate) struct Incoming {
     listener: TcpListener,
+    tls: Option<Arc<Watched<Acceptor>>>,
     places: Arc<Places>,
     /// When accepting last failed, which was told, if it is not over.
     failed: Option<Instant>,
@@ -52,7 +56,12 @@ impl Incoming {
         let free = Arc::new(Semaphore::new(rules.connections_max));
         let places = Places { rules, gauge, free, open: Mutex::new(Open::default()) };
         places.change(|_| {});
-        Incoming { listener, places: Arc::new(places), failed: None }
+        Incoming { listener, tls: None, places: Arc::new(places), failed: None }
+    }
+
+    /// Lets connections speak TLS.
+    pub(crate) fn with_tls(self, tls: Option<Arc<Watched<Acceptor>>>) -> Incoming {
+        Incoming { tls, ..self }
     }
 
     /// The next connection, when there is a place for it.
@@ -63,6 +72,10 @@ impl Incoming {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
         let place = self.places.take().await;
+        let stream = match &self.tls {
+            None => Stream::Plain(stream),
+            Some(tls) => tls.get().accept(stream),
+        };
         Connection::new(stream, Arc::clone(&self.places), place)
     }
 
@@ -233,7 +246,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// An open connection, in its place.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     /// `None` when the peer has greeted.
     greeting: Option<Greeting>,
     peer: Arc<Peer>,
@@ -247,7 +260,7 @@ struct Greeting {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, places: Arc<Places>, place: OwnedSemaphorePermit) -> Connection {
+    fn new(stream: Stream, places: Arc<Places>, place: OwnedSemaphorePermit) -> Connection {
         let peer = Arc::new(Peer::new());
         places.change(|peers| peers.push(Arc::clone(&peer)));
         let Rules { greeting_bytes, greeting_time, .. } = places.rules;
@@ -264,6 +277,27 @@ impl Connection {
             greeting.bytes_left = greeting.bytes_left.saturating_sub(bytes);
         }
         self.greeting.take_if(|greeting| greeting.bytes_left == 0);
+    }
+
+    /// What came of a read or write, or that the connection is closed: it was idle, or the peer is late with its greeting,
+    /// of which the handshake that any of them may wait for is a part.
+    fn unless_closed<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_pending() {
+            self.peer.waker.register(context.waker());
+            if let Some(greeting) = &mut self.greeting
+                && greeting.time.as_mut().poll(context).is_ready()
+            {
+                let late = io::Error::new(io::ErrorKind::TimedOut, "the peer did not greet in time");
+                return Poll::Ready(Err(late));
+            }
+        }
+        // After the waker is in place, so that nothing is missed.
+        self.peer.check()?;
+        polled
     }
 }
 
@@ -282,20 +316,7 @@ impl AsyncRead for Connection {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         self.received(buffer.filled().len() - before);
-        if read.is_pending() {
-            self.peer.waker.register(context.waker());
-            if let Some(greeting) = &mut self.greeting
-                && greeting.time.as_mut().poll(context).is_ready()
-            {
-                return Poll::Ready(Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "the peer did not greet in time",
-                )));
-            }
-        }
-        // After the waker is in place, so that nothing is missed.
-        self.peer.check()?;
-        read
+        self.unless_closed(context, read)
     }
 }
 
@@ -305,8 +326,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.peer.check()?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.unless_closed(context, written)
     }
 
     fn poll_write_vectored(
@@ -314,8 +335,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.peer.check()?;
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.unless_closed(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -323,7 +344,8 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.unless_closed(context, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

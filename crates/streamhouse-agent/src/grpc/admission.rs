@@ -16,35 +16,47 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use streamhouse_core::limits::{MESSAGE_BYTES_MAX, REQUEST_BATCHES_MAX};
+use streamhouse_core::limits::MESSAGE_BYTES_MAX;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::codegen::{Service, StdError, http};
 
-/// What a batch takes in memory beside its bytes: its place in the request, in the flusher and in the answer.
-const BATCH_OVERHEAD_BYTES: usize = 512;
-/// The fewest bytes that a batch takes of a message.
-const BATCH_BYTES_MIN: usize = 2;
+/// The fewest bytes that a part takes of a message.
+const PART_BYTES_MIN: usize = 2;
+
+/// What a service's requests may take.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    /// Largest message; at most [`MESSAGE_BYTES_MAX`].
+    pub(super) message_bytes_max: usize,
+    /// Most parts of a message.
+    pub(super) parts_max: usize,
+    /// What a part takes in memory beside its bytes.
+    pub(super) part_bytes: usize,
+}
+
+impl Sizes {
+    /// What a message of this many bytes may take. Never more than a connection, or a service, has room for.
+    fn reserved_bytes(self, message_bytes: usize) -> usize {
+        let parts = (message_bytes / PART_BYTES_MIN).min(self.parts_max);
+        (message_bytes + parts * self.part_bytes).min(MESSAGE_BYTES_MAX)
+    }
+}
 
 /// A request's share of the unflushed bytes.
 #[derive(Debug)]
 pub(crate) struct Admission {
     permit: OwnedSemaphorePermit,
     message_bytes: usize,
+    part_bytes: usize,
 }
 
 impl Admission {
     /// Gives back what a request of so many batches does not need. It keeps the whole message, since a slice of a message
     /// keeps all of it in memory.
     pub(crate) fn shrink(&mut self, batches: usize) {
-        let needed = self.message_bytes + batches * BATCH_OVERHEAD_BYTES;
+        let needed = self.message_bytes + batches * self.part_bytes;
         drop(self.permit.split(self.permit.num_permits().saturating_sub(needed)));
     }
-}
-
-/// What a message of this many bytes may take.
-fn reserved_bytes(message_bytes: usize) -> usize {
-    let batches = (message_bytes / BATCH_BYTES_MIN).min(REQUEST_BATCHES_MAX);
-    (message_bytes + batches * BATCH_OVERHEAD_BYTES).min(MESSAGE_BYTES_MAX)
 }
 
 /// Lets requests into a service while there is room. The service finds an `Arc<Admission>`, its only owner, in the
@@ -52,6 +64,7 @@ fn reserved_bytes(message_bytes: usize) -> usize {
 #[derive(Clone)]
 pub(crate) struct Admitting<S> {
     inner: S,
+    sizes: Sizes,
     room: Arc<Semaphore>,
     silence_max: Duration,
 }
@@ -59,8 +72,8 @@ pub(crate) struct Admitting<S> {
 impl<S> Admitting<S> {
     /// Over `bytes_max` requests wait. It must be at least [`MESSAGE_BYTES_MAX`], or a full one would never be let in. A
     /// request that was let in and of which nothing arrives for `silence_max` fails.
-    pub(crate) fn new(inner: S, bytes_max: u32, silence_max: Duration) -> Admitting<S> {
-        Admitting { inner, room: Arc::new(Semaphore::new(bytes_max as usize)), silence_max }
+    pub(super) fn new(inner: S, sizes: Sizes, bytes_max: u32, silence_max: Duration) -> Admitting<S> {
+        Admitting { inner, sizes, room: Arc::new(Semaphore::new(bytes_max as usize)), silence_max }
     }
 }
 
@@ -83,7 +96,7 @@ where
         // The clone stays behind: it is the original that was polled ready.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
-        let (room, silence_max) = (Arc::clone(&self.room), self.silence_max);
+        let (sizes, room, silence_max) = (self.sizes, Arc::clone(&self.room), self.silence_max);
         Box::pin(async move {
             let (mut parts, mut body) = request.into_parts();
             let caller = parts.extensions.remove::<Caller>().unwrap_or_default();
@@ -91,11 +104,15 @@ where
             let first = first.map(|frame| frame.map_err(Into::into));
             // Not before: a connection that only begins requests is as idle as one that does not.
             let _under_way = caller.begin();
-            let message_bytes = stated_bytes(first.as_ref());
-            let bytes = reserved_bytes(message_bytes) as u32;
+            let message_bytes = stated_bytes(first.as_ref(), sizes.message_bytes_max);
+            let bytes = sizes.reserved_bytes(message_bytes) as u32;
             let turn = acquire(caller.arriving, bytes).await;
             let permit = acquire(room, bytes).await;
-            parts.extensions.insert(Arc::new(Admission { permit, message_bytes }));
+            parts.extensions.insert(Arc::new(Admission {
+                permit,
+                message_bytes,
+                part_bytes: sizes.part_bytes,
+            }));
             let body = Arriving::new(first, body, message_bytes + PREFIX_BYTES, silence_max, turn);
             inner.call(http::Request::from_parts(parts, body)).await
         })
@@ -108,6 +125,7 @@ async fn acquire(semaphore: Arc<Semaphore>, bytes: u32) -> OwnedSemaphorePermit 
 
 #[cfg(test)]
 mod tests {
+    use super::super::PRODUCE_SIZES;
     use super::super::arriving::tests::{Frames, prefix};
     use super::*;
 
@@ -133,7 +151,7 @@ mod tests {
     }
 
     fn admitting() -> Admitting<Inner> {
-        Admitting::new(Inner, 2 * MESSAGE_BYTES_MAX as u32, Duration::from_secs(60))
+        Admitting::new(Inner, PRODUCE_SIZES, 2 * MESSAGE_BYTES_MAX as u32, Duration::from_secs(60))
     }
 
     /// A request on a connection that states this much and sends nothing more.
@@ -150,11 +168,14 @@ mod tests {
         let (caller, total) = (Caller::default(), 2 * MESSAGE_BYTES_MAX);
         let (mut admission, body) = service.call(half_open(&caller, 1 << 20)).await.unwrap();
         drop(body);
-        assert_eq!(room.available_permits(), total - (1 << 20) - REQUEST_BATCHES_MAX * BATCH_OVERHEAD_BYTES);
+        assert_eq!(
+            room.available_permits(),
+            total - (1 << 20) - PRODUCE_SIZES.parts_max * PRODUCE_SIZES.part_bytes
+        );
         admission.shrink(2);
-        assert_eq!(room.available_permits(), total - (1 << 20) - 2 * BATCH_OVERHEAD_BYTES);
+        assert_eq!(room.available_permits(), total - (1 << 20) - 2 * PRODUCE_SIZES.part_bytes);
         admission.shrink(3);
-        assert_eq!(room.available_permits(), total - (1 << 20) - 2 * BATCH_OVERHEAD_BYTES);
+        assert_eq!(room.available_permits(), total - (1 << 20) - 2 * PRODUCE_SIZES.part_bytes);
         drop(admission);
         assert_eq!(room.available_permits(), total);
     }

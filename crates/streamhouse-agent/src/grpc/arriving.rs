@@ -5,7 +5,7 @@ use hyper::body::{Body, Frame};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use streamhouse_core::{AsTyped, limits::MESSAGE_BYTES_MAX};
+use streamhouse_core::AsTyped;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 use tonic::{Status, codegen::StdError};
@@ -16,14 +16,14 @@ pub(super) const PREFIX_BYTES: usize = 5;
 
 /// The length of a body's message, as its first frame states it: the largest when that is too short to say, and for one
 /// that is larger, which will be refused.
-pub(super) fn stated_bytes(first: Option<&Result<Frame<Bytes>, StdError>>) -> usize {
+pub(super) fn stated_bytes(first: Option<&Result<Frame<Bytes>, StdError>>, max: usize) -> usize {
     let Some(Ok(first)) = first else { return 0 };
     let Some(mut data) = first.data_ref().map(|data| &data[..]) else { return 0 };
     if data.len() < PREFIX_BYTES {
-        return MESSAGE_BYTES_MAX;
+        return max;
     }
     data.advance(1);
-    MESSAGE_BYTES_MAX.min(data.get_u32() as usize)
+    max.min(data.get_u32() as usize)
 }
 
 /// A body with its first frame read already. It ends in an error when more arrives than was stated, or nothing for too
@@ -95,9 +95,10 @@ fn stopped(silence: Duration) -> Status {
 }
 
 fn too_long() -> Status {
-    Status::invalid_argument(format!(
-        "a request is one message of the length that it states, and of at most {MESSAGE_BYTES_MAX} bytes; send its batches in several requests"
-    ))
+    Status::invalid_argument(
+        "a request is one message of the length that it states, and has more bytes than that; send what is in it in several \
+         requests",
+    )
 }
 
 #[cfg(test)]
@@ -106,6 +107,7 @@ pub(super) mod tests {
     use futures::future::poll_fn;
     use std::collections::VecDeque;
     use std::sync::Arc;
+    use streamhouse_core::limits::MESSAGE_BYTES_MAX;
     use tokio::sync::Semaphore;
 
     /// What precedes a message of this length.
@@ -157,11 +159,11 @@ pub(super) mod tests {
 
     #[test]
     fn the_first_frame_states_the_length() {
-        let stated = |data: Bytes| stated_bytes(Some(&Ok(Frame::data(data))));
+        let stated = |data: Bytes| stated_bytes(Some(&Ok(Frame::data(data))), MESSAGE_BYTES_MAX);
         assert_eq!(stated(prefix(70_000)), 70_000);
         assert_eq!(stated(prefix(u32::MAX as usize)), MESSAGE_BYTES_MAX);
         assert_eq!(stated(prefix(0).slice(..4)), MESSAGE_BYTES_MAX);
-        assert_eq!(stated_bytes(None), 0);
+        assert_eq!(stated_bytes(None, MESSAGE_BYTES_MAX), 0);
     }
 
     #[tokio::test]

@@ -1,21 +1,32 @@
-//! The gRPC server: admission of requests, the service.
+//! The gRPC server: who is let in, admission of requests, the services.
 
 mod admission;
 mod arriving;
 mod caller;
+mod metadata;
 mod service;
+mod services;
 
 pub(crate) use admission::Admission;
+pub(crate) use metadata::MetadataService;
 pub(crate) use service::Service;
 
+use crate::auth::{Gate, Gated};
 use crate::config::Config;
 use crate::connections::{Incoming, Rules};
-use admission::Admitting;
+use crate::security::Security;
+use admission::{Admitting, Sizes};
 use futures::stream;
+use services::Services;
 use std::{convert::Infallible as Never, future::Future, sync::Arc, time::Duration};
-use streamhouse_core::limits::MESSAGE_BYTES_MAX;
+use streamhouse_core::SystemClock;
+use streamhouse_core::limits::{
+    MESSAGE_BYTES_MAX, METADATA_ANSWER_BYTES_MAX, METADATA_PARTS_MAX, METADATA_REQUEST_BYTES_MAX,
+    REQUEST_BATCHES_MAX,
+};
 use streamhouse_hooks::{GaugeId, Instance};
 use streamhouse_proto::v1::agent_server::AgentServer;
+use streamhouse_proto::v1::metadata_server::MetadataServer;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 
@@ -47,7 +58,16 @@ const IDLE_MIN: Duration = Duration::from_secs(1);
 /// How long nothing of a request may arrive that was let in, and takes room from others.
 const BODY_SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// What requests may use.
+/// What a produce request takes in memory: a batch its place in the request, in the flusher and in the answer.
+const PRODUCE_SIZES: Sizes =
+    Sizes { message_bytes_max: MESSAGE_BYTES_MAX, parts_max: REQUEST_BATCHES_MAX, part_bytes: 512 };
+/// What a metadata request takes: a partition its place as a message, as what the store takes, and in a query.
+const METADATA_SIZES: Sizes =
+    Sizes { message_bytes_max: METADATA_REQUEST_BYTES_MAX, parts_max: METADATA_PARTS_MAX, part_bytes: 256 };
+/// Room for metadata requests: for many of usual size, or two of the largest.
+const METADATA_ROOM_BYTES: u32 = 2 * MESSAGE_BYTES_MAX as u32;
+
+/// What requests may use, and who may send them.
 pub(crate) struct Limits {
     /// Open connections.
     pub(crate) connections_max: u16,
@@ -55,6 +75,8 @@ pub(crate) struct Limits {
     pub(crate) unflushed_bytes_max: u32,
     /// A request's time, from its first byte to its answer.
     pub(crate) request_time: Duration,
+    /// Who may connect.
+    pub(crate) security: Security,
 }
 
 impl From<&Config> for Limits {
@@ -63,6 +85,7 @@ impl From<&Config> for Limits {
             connections_max: config.connections_max,
             unflushed_bytes_max: config.unflushed_bytes_max,
             request_time: config.lease_term * REQUEST_TERMS,
+            security: config.security.clone(),
         }
     }
 }
@@ -83,11 +106,16 @@ pub(crate) async fn serve(
         idle_min: IDLE_MIN,
     };
     let gauge = instance.gauge(GaugeId::AgentActiveConnections, "", None);
-    let incoming = stream::unfold(Incoming::new(listener, rules, Some(gauge)), async |mut incoming| {
+    let incoming = Incoming::new(listener, rules, Some(gauge)).with_tls(limits.security.tls.clone());
+    let incoming = stream::unfold(incoming, async |mut incoming| {
         Some((Ok::<_, Never>(incoming.next().await), incoming))
     });
-    let service = AgentServer::from_arc(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    Server::builder()
+    let gate = limits.security.tokens.clone().map(|tokens| Gate {
+        tokens,
+        clock: Arc::new(SystemClock),
+        scope: Arc::new(instance.scope("", None)),
+    });
+    let served = Server::builder()
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
@@ -96,9 +124,23 @@ pub(crate) async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .timeout(limits.request_time)
         .serve_with_incoming_shutdown(
-            Admitting::new(service, limits.unflushed_bytes_max, BODY_SILENCE_MAX),
+            Gated::new(services(service, limits.unflushed_bytes_max), gate),
             incoming,
             stop,
-        )
-        .await
+        );
+    tokio::select! {
+        served = served => served,
+        never = limits.security.watch() => match never {},
+    }
+}
+
+fn services(service: Arc<Service>, unflushed_bytes_max: u32) -> Services {
+    let metadata = MetadataServer::new(MetadataService::new(Arc::clone(&service.metadata)))
+        .max_decoding_message_size(METADATA_REQUEST_BYTES_MAX)
+        .max_encoding_message_size(METADATA_ANSWER_BYTES_MAX);
+    let agent = AgentServer::from_arc(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    Services {
+        agent: Admitting::new(agent, PRODUCE_SIZES, unflushed_bytes_max, BODY_SILENCE_MAX),
+        metadata: Admitting::new(metadata, METADATA_SIZES, METADATA_ROOM_BYTES, BODY_SILENCE_MAX),
+    }
 }
