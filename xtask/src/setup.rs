@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::geteuid;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use streamhouse_tests::Postgres;
 
 /// The bpf-linker this repository builds with; the first to support LLVM 22, which Debian's rustc-web is built on.
 pub(crate) const BPF_LINKER_VERSION: &str = "0.13.0";
@@ -19,6 +20,13 @@ const EBPF_PACKAGES: [&str; 6] =
     ["rustc-web", "libstd-rust-web-dev-bpf", "llvm-22-dev", "libpolly-22-dev", "libzstd-dev", "zlib1g-dev"];
 /// Debian packages that only tests use: an unrelated tracer that must see our sites.
 const TEST_PACKAGES: [&str; 1] = ["bpftrace"];
+
+/// The PostgreSQL that tests run against: Debian 12's. Where it is not to be had, the distribution's own does.
+const POSTGRES_PACKAGE: &str = "postgresql-15";
+/// Where Debian's packages look for settings that are not theirs.
+const POSTGRES_SETTINGS: &str = "/etc/postgresql-common/createcluster.d";
+/// Ours.
+const POSTGRES_SETTING: &str = "/etc/postgresql-common/createcluster.d/streamhouse.conf";
 
 /// The command.
 pub(crate) fn run() -> Result<()> {
@@ -45,6 +53,9 @@ pub(crate) fn run() -> Result<()> {
     if promtool().is_none() {
         fetch_promtool()?;
     }
+    if !Postgres::is_installed() {
+        install_postgres()?;
+    }
     println!("everything is here");
     Ok(())
 }
@@ -65,23 +76,42 @@ fn is_installed(package: &str) -> bool {
 }
 
 fn apt_install(packages: &[&str]) -> Result<()> {
-    let sudo = match (geteuid().is_root(), in_path("sudo")) {
-        (true, _) => None,
-        (false, true) => Some("sudo"),
-        (false, false) => {
-            bail!("run as root: apt-get install --no-install-recommends {}", packages.join(" "))
-        }
+    let apt = |arguments: &[&str]| -> Result<Command> {
+        let mut apt = as_root("apt-get", arguments).with_context(|| {
+            format!("missing: apt-get install --no-install-recommends {}", packages.join(" "))
+        })?;
+        apt.env("DEBIAN_FRONTEND", "noninteractive");
+        Ok(apt)
     };
-    let apt = |arguments: &[&str]| {
-        let mut apt = match sudo {
-            Some(sudo) => command(sudo, &["apt-get"]),
-            None => command("apt-get", &[]),
-        };
-        apt.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-        apt
-    };
-    shell::run(&mut apt(&["update", "--quiet"]))?;
-    shell::run(apt(&["install", "--quiet", "--yes", "--no-install-recommends"]).args(packages))
+    shell::run(&mut apt(&["update", "--quiet"])?)?;
+    shell::run(apt(&["install", "--quiet", "--yes", "--no-install-recommends"])?.args(packages))
+}
+
+fn as_root(program: &str, arguments: &[&str]) -> Result<Command> {
+    if geteuid().is_root() {
+        Ok(command(program, arguments))
+    } else if in_path("sudo") {
+        let mut sudo = command("sudo", &[program]);
+        sudo.args(arguments);
+        Ok(sudo)
+    } else {
+        bail!("run this as root, or install sudo")
+    }
+}
+
+/// Installs the server's programs, without the server that Debian's package would start.
+fn install_postgres() -> Result<()> {
+    if !in_path("apt-get") {
+        bail!("PostgreSQL is not installed here; install its server, version 15 or later");
+    }
+    let script = |script: &str| shell::run(&mut as_root("sh", &["-c", script])?);
+    script(&format!(
+        "mkdir -p {POSTGRES_SETTINGS} && echo 'create_main_cluster = false' > {POSTGRES_SETTING}"
+    ))?;
+    let installed = apt_install(&[POSTGRES_PACKAGE]).or_else(|_| apt_install(&["postgresql"]));
+    // Only for this installation: a server that is installed on purpose later is to have its cluster.
+    script(&format!("rm {POSTGRES_SETTING} && rmdir --ignore-fail-on-non-empty {POSTGRES_SETTINGS}"))?;
+    installed
 }
 
 fn install_linker() -> Result<()> {

@@ -4,6 +4,8 @@ use crate::shell::{self, cargo, root, target_dir};
 use crate::{build_ebpf, setup, tidy};
 use anyhow::Result;
 use std::path::PathBuf;
+use streamhouse_tests::Postgres;
+use streamhouse_tests::postgres::{Durability, TEST_POSTGRES_URL};
 
 /// The binaries that tests start; built as they ship.
 const BINARIES: [&str; 3] = ["streamhouse-agent", "streamhouse-cli", "streamhouse-probe"];
@@ -25,9 +27,12 @@ pub(crate) fn run() -> Result<()> {
         "warnings",
     ]))?;
     build_binaries()?;
+    // One for the whole run; its tests take a database each.
+    let postgres = Postgres::scratch(Durability::Process)?;
     shell::run(
         cargo(&["test", "--locked", "--workspace", "--no-fail-fast"])
-            .env("STREAMHOUSE_BIN_DIR", release_dir()),
+            .env("STREAMHOUSE_BIN_DIR", release_dir())
+            .env(TEST_POSTGRES_URL, postgres.url("postgres")),
     )
 }
 
