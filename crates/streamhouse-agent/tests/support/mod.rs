@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 pub(crate) mod faults;
+pub(crate) mod page;
 pub(crate) mod process;
 pub(crate) mod raw;
+pub(crate) mod security;
 
 use bytes::Bytes;
 use clap::Parser;
@@ -132,7 +134,7 @@ pub(crate) fn orders(partition: u32) -> TopicPartition {
 
 /// A connection to an agent.
 #[derive(Clone)]
-pub(crate) struct Client(AgentClient<Channel>);
+pub(crate) struct Client(pub(crate) AgentClient<Channel>);
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Client {
