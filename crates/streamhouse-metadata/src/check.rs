@@ -10,6 +10,10 @@ use streamhouse_core::{AgentId, AsTyped, GroupId, MemberId, TopicName, TopicPart
 /// Longest lease, session or duty.
 const TERM_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long the duplicate check remembers a producer that writes nothing. It can only forget when a partition changes
+/// hands, so that no agent has a window the store has not.
+pub(crate) const PRODUCER_SILENCE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A number for an SQL parameter, or `Invalid`: SQL integers are signed.
 pub(crate) fn signed(what: &str, number: u64) -> Result<i64> {
     i64::try_from(number).map_err(|_| {
@@ -142,7 +146,11 @@ pub(crate) fn flush(flush: &Flush) -> Result<()> {
         signed("an epoch of", range.epoch)?;
         signed("a position of", range.position.saturating_add(range.bytes))?;
         signed("a position of", range.index_position)?;
+        let mut producers = HashSet::with_capacity(range.producers.len());
         for producer in &range.producers {
+            if !producers.insert((producer.producer_id, producer.epoch)) {
+                return invalid(format!("producer {} is twice in {at}", producer.producer_id));
+            }
             signed("a producer id of", producer.producer_id)?;
             if producer.batches.len() > IDEMPOTENCE_WINDOW {
                 return invalid(format!(

@@ -82,10 +82,10 @@ pub enum MetadataError {
     /// The database is busy or was interrupted; nothing was changed.
     #[error("the metadata store is busy ({0}); try again")]
     Busy(#[source] Cause),
-    /// The file at `path` cannot be used as it is; nothing was changed.
+    /// The file or database at `path` cannot be used as it is; nothing was changed.
     #[error("the metadata store {path} {problem}{}", in_brackets(said))]
     Unusable {
-        /// The file.
+        /// The file, or the database's URL without its password.
         path: String,
         /// What is wrong and what to do, as the rest of a sentence that begins with the path.
         problem: &'static str,
@@ -97,7 +97,8 @@ pub enum MetadataError {
     Unavailable(#[source] Cause),
     /// The outcome of a commit is unknown: it may have happened.
     #[error(
-        "the outcome of a metadata commit is unknown: {0}; ask `flush_outcome` before any offset is used again"
+        "the outcome of a metadata commit is unknown: {0}; after a flush ask `flush_outcome` before any offset is used \
+         again, else look what is there and try again"
     )]
     Unknown(#[source] Cause),
     /// The database holds something this version did not write.

@@ -74,6 +74,11 @@ pub(crate) fn window_rows(producer: &ProducerState) -> Vec<(i32, u32, u64)> {
     producer.batches.iter().map(|batch| (batch.base_sequence, batch.records, batch.base_offset)).collect()
 }
 
+/// The same as JSON.
+pub(crate) fn window_json(producer: &ProducerState) -> String {
+    serde_json::to_string(&window_rows(producer)).expect("numbers are always JSON")
+}
+
 pub(crate) fn segment_id(stored: &[u8]) -> Result<SegmentId> {
     let bytes =
         stored.try_into().map_err(|_| corrupt(format_args!("a segment id of {} bytes", stored.len())))?;

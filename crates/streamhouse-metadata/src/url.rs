@@ -1,6 +1,7 @@
 //! Where a metadata store is: one string for configuration and command lines.
 
 use crate::error::{MetadataError, Result};
+use crate::postgres::{PostgresMetadataStore, PostgresUrl};
 use crate::sqlite::{AgentLock, SqliteMetadataStore};
 use crate::store::MetadataStore;
 use std::fmt;
@@ -16,14 +17,18 @@ use std::sync::Arc;
 /// ```
 /// use streamhouse_metadata::MetadataUrl;
 ///
+/// let url: MetadataUrl = "postgres://streamhouse:secret@db.example:5432/log".parse()?;
+/// assert_eq!(url.to_string(), "postgres://streamhouse@db.example:5432/log");
 /// let url: MetadataUrl = "./streamhouse/metadata.db".parse()?;
 /// assert_eq!(url.to_string(), "sqlite:./streamhouse/metadata.db");
 /// # Ok::<(), streamhouse_metadata::MetadataError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum MetadataUrl {
     /// An SQLite file, for one agent at a time.
     Sqlite(PathBuf),
+    /// A PostgreSQL database, for any number of agents.
+    Postgres(PostgresUrl),
 }
 
 /// A store as an agent opens it.
@@ -44,6 +49,7 @@ impl MetadataUrl {
     pub async fn open(&self) -> Result<Arc<dyn MetadataStore>> {
         match self {
             MetadataUrl::Sqlite(path) => Ok(Arc::new(SqliteMetadataStore::new(path).await?)),
+            MetadataUrl::Postgres(url) => Ok(Arc::new(PostgresMetadataStore::open(url.clone()).await?)),
         }
     }
 
@@ -59,6 +65,10 @@ impl MetadataUrl {
                 let lock = Some(store.lock_agent()?);
                 Ok(AgentStore { store: Arc::new(store), lock })
             }
+            MetadataUrl::Postgres(url) => {
+                let store = PostgresMetadataStore::open(url.clone()).await?;
+                Ok(AgentStore { store: Arc::new(store), lock: None })
+            }
         }
     }
 
@@ -71,6 +81,9 @@ impl MetadataUrl {
     pub async fn open_read_only(&self) -> Result<Arc<dyn MetadataStore>> {
         match self {
             MetadataUrl::Sqlite(path) => Ok(Arc::new(SqliteMetadataStore::open_read_only(path).await?)),
+            MetadataUrl::Postgres(url) => {
+                Ok(Arc::new(PostgresMetadataStore::open_read_only(url.clone()).await?))
+            }
         }
     }
 }
@@ -81,7 +94,7 @@ impl FromStr for MetadataUrl {
     fn from_str(url: &str) -> Result<Self> {
         let path = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")).unwrap_or(url);
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            return Err(MetadataError::Invalid("this build has no PostgreSQL store; give a path".to_owned()));
+            return Ok(MetadataUrl::Postgres(url.parse()?));
         }
         if path.is_empty() {
             return Err(MetadataError::Invalid(
@@ -97,6 +110,7 @@ impl fmt::Display for MetadataUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             MetadataUrl::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            MetadataUrl::Postgres(url) => url.fmt(f),
         }
     }
 }

@@ -87,9 +87,6 @@ impl Groups for SqliteMetadataStore {
         }
         let mut transaction = self.begin().await?;
         let id = self.living_group(&mut transaction, group).await?;
-        if let Some(member) = member {
-            self.check_member(&mut transaction, id, group, member).await?;
-        }
         let rows = self.check_offsets(&mut transaction, group, id, member, offsets).await?;
         let id = match id {
             Some(id) => id,

@@ -1,7 +1,7 @@
 //! Leases. A lease is its partition's row: holder, epoch and the time it ends.
 
 use super::{SqliteMetadataStore, json, json_partitions, now_ms};
-use crate::check::{millis, not_registered, term_ms};
+use crate::check::{PRODUCER_SILENCE_MAX, millis, not_registered, term_ms};
 use crate::error::Result;
 use crate::model::{Lease, LeaseRow, ProducerState};
 use crate::store::Leases;
@@ -11,10 +11,6 @@ use sqlx::SqliteConnection;
 use std::collections::HashMap;
 use std::time::Duration;
 use streamhouse_core::{AgentId, TopicPartition};
-
-/// How long the duplicate check remembers a producer that writes nothing. It can only forget when a partition changes
-/// hands, so that no agent has a window the store has not.
-const PRODUCER_SILENCE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 const SELECT_LEASES: &str = concat!(
     "SELECT t.name, p.partition, (SELECT name FROM agents WHERE id = p.agent_id AND p.expires_ms > ",
