@@ -45,6 +45,7 @@ impl Lags {
         let mut failing = false;
         loop {
             tokio::select! {
+                biased;
                 _ = ticks.tick() => {}
                 changed = self.leases.changed() => match changed {
                     Ok(()) => {

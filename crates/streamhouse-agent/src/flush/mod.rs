@@ -36,7 +36,7 @@ use crate::readiness::Readiness;
 use commit::Commit;
 use early::EarlyBatches;
 use flight::{Flight, FlightRange};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::{sync::Arc, time::Duration};
 use steps::{Step, done};
 use streamhouse_core::{AgentId, TopicPartition};
@@ -98,7 +98,7 @@ pub(crate) struct Flusher {
     ready: VecDeque<TopicPartition>,
     early: EarlyBatches,
     /// Partitions that are handed over and not drained yet.
-    leaving: HashSet<TopicPartition>,
+    leaving: BTreeSet<TopicPartition>,
     storing: Option<Step<Result<(), WriteError>>>,
     /// Waits for the commit before it.
     stored: Option<Flight>,
@@ -123,7 +123,7 @@ impl Flusher {
             next_writer: 0,
             ready: VecDeque::new(),
             early: EarlyBatches::default(),
-            leaving: HashSet::new(),
+            leaving: BTreeSet::new(),
             storing: None,
             stored: None,
             committing: None,
@@ -202,7 +202,18 @@ impl Flusher {
 
     fn drain(&mut self) {
         self.draining = true;
-        self.writers.values_mut().for_each(|writer| writer.fail_early(&WriteError::ShuttingDown));
+        for partition in self.partitions() {
+            if let Some(writer) = self.writers.get_mut(&partition) {
+                writer.fail_early(&WriteError::ShuttingDown);
+            }
+        }
+    }
+
+    /// Every partition with a writer, in order, so that equal runs answer in equal order.
+    fn partitions(&self) -> Vec<TopicPartition> {
+        let mut partitions: Vec<_> = self.writers.keys().cloned().collect();
+        partitions.sort();
+        partitions
     }
 
     /// Ends the writers of partitions, and answers everything of theirs that is not being committed.

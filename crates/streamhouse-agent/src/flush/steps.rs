@@ -182,8 +182,7 @@ impl Flusher {
         tracing::error!(segment = %flight.segment, %error, "a flush was given up; taking every lease anew");
         self.tools.readiness.failed(&error);
         flight.ranges.into_iter().for_each(|range| range.batches.fail(&error));
-        let partitions: Vec<_> = self.writers.keys().cloned().collect();
-        self.close(partitions, |_| error.clone());
+        self.close(self.partitions(), |_| error.clone());
         let _ = self.leases.send(LeaseEvent::Reset);
     }
 

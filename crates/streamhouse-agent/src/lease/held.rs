@@ -1,12 +1,12 @@
 //! The leases that the agent holds, as far as it knows.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use streamhouse_core::TopicPartition;
 use tokio::time::Instant;
 
-/// What is held. The database has the last word: a commit checks the lease there (invariant 1).
+/// What is held, in order, so that equal runs make equal calls. The database has the last word: a commit checks the lease there (invariant 1).
 #[derive(Debug, Default)]
-pub(super) struct HeldLeases(HashMap<TopicPartition, Held>);
+pub(super) struct HeldLeases(BTreeMap<TopicPartition, Held>);
 
 #[derive(Clone, Copy, Debug)]
 struct Held {
@@ -100,7 +100,7 @@ impl HeldLeases {
     pub(super) fn expire(&mut self, now: Instant, left: Option<Instant>) -> Vec<TopicPartition> {
         let expired = self
             .0
-            .extract_if(|_, held| held.until <= now || (held.leaving.is_some() && held.leaving <= left));
+            .extract_if(.., |_, held| held.until <= now || (held.leaving.is_some() && held.leaving <= left));
         expired.map(|(partition, _)| partition).collect()
     }
 }

@@ -141,7 +141,9 @@ impl LeaseKeeper {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let wanted = Arc::clone(&self.parts.wanted);
         loop {
+            // Which of them goes first makes no difference: a sweep follows. So runs can be replayed.
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 _ = ticks.tick() => {}
                 () = wanted.notified() => {}
