@@ -401,7 +401,7 @@ mod tests {
         assert!(parse(&["--object-store-url", "gs://bucket"]).unwrap_err().to_string().contains("gs"));
         let by_path = config(&["--metadata-path", "b.db", "--object-store-path", "x"]).unwrap();
         let by_url = config(&["--metadata-url", "sqlite:b.db", "--object-store-url", "x"]).unwrap();
-        assert_eq!(by_path.metadata_url, by_url.metadata_url);
+        assert_eq!(by_path.metadata_url.to_string(), by_url.metadata_url.to_string());
         assert_eq!(by_path.object_store_url, by_url.object_store_url);
         assert_eq!(config(&[]).unwrap().orphan_grace, Duration::from_secs(600));
         assert_eq!(config(&["--lease-term", "2m"]).unwrap().orphan_grace, Duration::from_secs(1200));
