@@ -1,9 +1,14 @@
 //! What can go wrong in a client.
 
 use std::{sync::Arc, time::Duration};
-use streamhouse_core::{AsTyped, ErrorKind, InvalidName, TopicPartition, batch::BatchError};
+use streamhouse_core::{
+    AsTyped, Counted, ErrorKind, GroupId, InvalidName, MemberId, TopicPartition, batch::BatchError,
+};
 use streamhouse_metadata::MetadataError;
 use streamhouse_storage::StorageError;
+
+/// Partitions that a message names; it counts the others.
+const PARTITIONS_NAMED: usize = 8;
 
 /// Result of a client call.
 pub type Result<T, E = ClientError> = std::result::Result<T, E>;
@@ -28,6 +33,34 @@ pub enum ClientError {
         "{0} is not among what this consumer reads; name its topic in `topics` and use a partition it has"
     )]
     NotSubscribed(String),
+    /// Another member of the group reads this partition, or nobody yet.
+    #[error(
+        "{partition} is not claimed by this consumer; {}",
+        read_by(group, reader.as_ref())
+    )]
+    NotClaimed {
+        /// The partition.
+        partition: TopicPartition,
+        /// The group.
+        group: GroupId,
+        /// Who reads it.
+        reader: Option<MemberId>,
+    },
+    /// The consumer lost its claims before what it had read was committed.
+    #[error(
+        "what was read of {} was not committed, for the consumer's claim{} on it in group {group} had ended ({reason}). \
+         It is read again by whoever claims it next. Poll on: the consumer stays in \
+         the group, or joins it again",
+        named(partitions), if partitions.len() == 1 { "" } else { "s" }
+    )]
+    Fenced {
+        /// The group.
+        group: GroupId,
+        /// The partitions.
+        partitions: Arc<[TopicPartition]>,
+        /// How the claims were lost.
+        reason: Arc<str>,
+    },
     /// The producer's buffer stayed full.
     #[error(
         "the producer's buffer of {buffer_bytes} bytes stayed full for {}, so this record was not accepted. \
@@ -62,6 +95,16 @@ pub enum ClientError {
         /// How to react.
         kind: ErrorKind,
         /// The agent's reason.
+        message: Arc<str>,
+    },
+    /// A batch could not be sent, and sending it again would end the same way.
+    #[error("a batch for {partition} was given up: {message}")]
+    NotSent {
+        /// Where it was to go.
+        partition: TopicPartition,
+        /// How to react.
+        kind: ErrorKind,
+        /// Why.
         message: Arc<str>,
     },
     /// An earlier batch of the partition failed, and sending this one after it could reorder or repeat records.
@@ -103,6 +146,21 @@ fn go_on(next_offset: Option<u64>) -> String {
     })
 }
 
+fn read_by(group: &GroupId, reader: Option<&MemberId>) -> String {
+    match reader {
+        Some(reader) => format!("member {reader} of group {group} reads it"),
+        None => format!("nobody in group {group} reads it now, so poll until somebody does"),
+    }
+}
+
+/// The first few, and how many more.
+fn named(partitions: &[TopicPartition]) -> String {
+    let names: Vec<_> = partitions.iter().take(PARTITIONS_NAMED).map(ToString::to_string).collect();
+    let more = partitions.len() - names.len();
+    let names = names.join(", ");
+    if more == 0 { names } else { format!("{names} and {}", Counted(more as u64, "more partition")) }
+}
+
 impl ClientError {
     /// How the caller should react.
     pub fn kind(&self) -> ErrorKind {
@@ -110,12 +168,13 @@ impl ClientError {
             ClientError::InvalidName(_) | ClientError::Invalid(_) => ErrorKind::Invalid,
             ClientError::Record(error) => error.kind(),
             ClientError::Metadata(error) => error.kind(),
-            ClientError::NotSubscribed(_) => ErrorKind::NotFound,
+            ClientError::NotSubscribed(_) | ClientError::NotClaimed { .. } => ErrorKind::NotFound,
+            ClientError::Fenced { .. } => ErrorKind::Fenced,
             ClientError::BufferFull { .. }
             | ClientError::DeliveryTimeout { .. }
             | ClientError::Abandoned { .. }
             | ClientError::Closed => ErrorKind::Unavailable,
-            ClientError::Refused { kind, .. } => *kind,
+            ClientError::Refused { kind, .. } | ClientError::NotSent { kind, .. } => *kind,
             ClientError::Storage { source, .. } => source.kind(),
         }
     }

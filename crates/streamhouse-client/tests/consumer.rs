@@ -94,9 +94,14 @@ async fn without_a_usable_offset_the_reset_policy_decides() {
     log.write("orders", 0, &[3], Compression::None).await;
     let records = read(&mut consumer, 3).await;
     assert_eq!(records[0].offset, 77);
-    // A committed offset wins.
+    // A committed offset wins. Nobody outside of the group commits what a member has claimed.
     let admin = Admin::new(log.store.clone());
-    admin.reset_offsets("late", "orders", Some(0), OffsetTarget::Offset(5)).await.unwrap();
+    let reset = || admin.reset_offsets("late", "orders", Some(0), OffsetTarget::Offset(5));
+    let refused = reset().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    assert!(refused.to_string().contains("stop the group's consumers"), "{refused}");
+    consumer.close().await.unwrap();
+    reset().await.unwrap();
     assert_eq!(latest("late").build().await.unwrap().position("orders", 0).unwrap(), 5);
 }
 

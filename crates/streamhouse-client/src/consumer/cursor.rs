@@ -3,22 +3,36 @@
 use crate::consumer::{ConsumedRecord, OffsetReset};
 use crate::error::{ClientError, Result};
 use std::collections::VecDeque;
-use std::sync::Arc;
-use streamhouse_core::{ErrorKind, Record, TopicPartition};
+use std::{sync::Arc, time::Duration};
+use streamhouse_core::{Clock, ErrorKind, Record, SystemClock, TopicPartition};
 use streamhouse_hooks::{Gauge, GaugeId, Instance, Poll, Scope, Started, poll};
 use streamhouse_metadata::{ClientStore, GroupOffset, SegmentRange, Watermarks};
 use streamhouse_storage::{PartitionReader, RangeLocation, SegmentStore, StorageError};
+use tokio::time::Instant;
 
 /// Ranges that are asked of metadata at one time.
 const RANGES_AHEAD: u32 = 64;
 
+/// What all cursors of a consumer have in common.
+pub(crate) struct Source {
+    pub(crate) instance: Instance,
+    pub(crate) segments: SegmentStore,
+    pub(crate) reset: OffsetReset,
+}
+
 /// A partition that is read.
 pub(crate) struct Cursor {
     pub(crate) partition: TopicPartition,
+    /// Of the claim under which it is read; 0 without membership.
+    pub(crate) generation: u64,
     /// One past the last record that a poll has returned.
     pub(crate) position: u64,
     /// What the group has committed, as far as this consumer knows.
     pub(crate) committed: Option<u64>,
+    /// The position at first.
+    start: u64,
+    /// Since when it belongs to another member, and is to be handed over.
+    leaving: Option<Leaving>,
     /// One past the last record that was read; ahead of `position` only while a poll is under way.
     fetched: u64,
     /// As far as metadata was last seen to go.
@@ -31,6 +45,13 @@ pub(crate) struct Cursor {
     relisted: Option<u64>,
     scope: Arc<Scope>,
     gauges: Gauges,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Leaving {
+    since: Instant,
+    /// Whether a poll has returned because of it.
+    told: bool,
 }
 
 struct Gauges {
@@ -48,26 +69,25 @@ pub(crate) struct Share {
 }
 
 impl Cursor {
-    /// Starts where the group stands, or where `reset` says when it stands nowhere that can be read.
-    pub(crate) fn new(
-        start: &GroupOffset,
-        reset: OffsetReset,
-        segments: SegmentStore,
-        instance: &Instance,
-    ) -> Self {
+    /// Starts where the group stands, or where the reset policy says when it stands nowhere that can be read.
+    pub(crate) fn new(source: &Source, start: &GroupOffset, generation: u64) -> Self {
+        let Source { instance, segments, reset } = source;
         let GroupOffset { partition, watermarks, .. } = start;
         let (topic, number) = (partition.topic.as_str(), Some(partition.partition));
         let gauge = |id| instance.gauge(id, topic, number);
         let mut cursor = Cursor {
             partition: partition.clone(),
+            generation,
             position: 0,
             committed: start.committed,
+            start: 0,
+            leaving: None,
             fetched: 0,
             high_watermark: watermarks.high_watermark,
             ranges: VecDeque::new(),
             reader: PartitionReader::new(segments.clone(), partition.clone()),
-            reset,
-            segments,
+            reset: *reset,
+            segments: segments.clone(),
             relisted: None,
             scope: Arc::new(instance.scope(topic, number)),
             gauges: Gauges {
@@ -80,12 +100,53 @@ impl Cursor {
         cursor.fetched = start.committed.unwrap_or_else(|| reset.offset(*watermarks));
         cursor.keep_within(*watermarks);
         cursor.position = cursor.fetched;
+        cursor.start = cursor.fetched;
+        cursor.progress(start, SystemClock.monotonic_ns());
         cursor
     }
 
-    /// Whether records are known to be there.
+    /// Whether records are known to be there, and to be read here.
     pub(crate) fn has_more(&self) -> bool {
-        self.fetched < self.high_watermark
+        self.fetched < self.high_watermark && self.leaving.is_none()
+    }
+
+    /// Whether a consumer that started now would not start at the position.
+    pub(crate) fn is_uncommitted(&self) -> bool {
+        let moved = self.position != self.start;
+        let unsettled = self.committed.is_none() && self.reset == OffsetReset::Latest;
+        self.committed != Some(self.position) && (moved || unsettled)
+    }
+
+    /// Is to be handed over: nothing more is read. What was read and not returned is read again by whoever comes next.
+    pub(crate) fn leave(&mut self) {
+        if self.leaving.is_none() {
+            self.leaving = Some(Leaving { since: Instant::now(), told: false });
+            self.ranges.clear();
+            self.fetched = self.position;
+        }
+    }
+
+    /// Is not to be handed over any more.
+    pub(crate) fn stay(&mut self) {
+        self.leaving = None;
+    }
+
+    /// Whether it is to be handed over.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
+    }
+
+    /// Whether it is to be handed over and nothing keeps it: all is committed, or it was waited for long enough.
+    pub(crate) fn may_go(&self, wait: Duration) -> bool {
+        self.leaving.is_some_and(|leaving| !self.is_uncommitted() || leaving.since.elapsed() >= wait)
+    }
+
+    /// Whether a commit has come to be awaited since this was asked last.
+    pub(crate) fn asks_for_commit(&mut self) -> bool {
+        let uncommitted = self.is_uncommitted();
+        self.leaving
+            .as_mut()
+            .is_some_and(|leaving| uncommitted && !std::mem::replace(&mut leaving.told, true))
     }
 
     /// Reads from `offset` on.

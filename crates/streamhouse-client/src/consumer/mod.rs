@@ -2,14 +2,21 @@
 
 mod builder;
 mod cursor;
+mod keeper;
+mod membership;
 mod offsets;
+mod rebalance;
+mod seen;
 
 pub use builder::{ConsumerBuilder, OffsetReset};
 
 use crate::admin::OffsetTarget;
 use crate::error::{ClientError, Result};
 use bytes::Bytes;
-use cursor::{Cursor, Share};
+use cursor::{Cursor, Share, Source};
+use keeper::Deed;
+use membership::Membership;
+use rebalance::Lost;
 use std::{sync::Arc, time::Duration};
 use streamhouse_core::{
     Clock, ErrorKind, GroupId, Header, Partition, SystemClock, TopicName, TopicPartition,
@@ -33,13 +40,27 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 
 /// Reads topics for a group.
 ///
-/// It reads every partition of its topics: run one consumer a group. Within a partition records come in order and each
-/// once; after a restart they come from the last committed offset, so what was polled and not committed comes again.
+/// Consumers of one group share the partitions of their topics: each is a member of the group and claims its fair share,
+/// in the metadata store. When one comes, goes or dies, only the partitions move that must: it takes a heartbeat interval
+/// until the others notice, and a poll of theirs until they act. Within a partition records come in order and each once;
+/// whoever reads a partition next goes on from the last committed offset, so what was polled and not committed comes
+/// again.
+///
+/// A task in the background says that the consumer lives, also while its records are being processed; it needs the
+/// runtime's attention, so do not block a single-threaded runtime for long. A consumer that was not heard of for the session
+/// timeout has lost its claims: its commits are refused, and its next poll joins again. What it had read under a lost claim
+/// is not returned once that is known.
+///
+/// Dropping a consumer commits nothing and leaves the group as soon as the runtime comes to it; [`close`](Self::close)
+/// waits for that.
 ///
 /// All calls are cancel safe: what a cancelled poll had read comes with the next.
 pub struct Consumer {
     store: Arc<dyn ClientStore>,
     group: GroupId,
+    /// `None` for a consumer that reads all partitions, whoever else reads them.
+    membership: Option<Membership>,
+    source: Source,
     /// By topic and number.
     cursors: Vec<Cursor>,
     /// Whose turn it is.
@@ -47,8 +68,10 @@ pub struct Consumer {
     max_poll_records: usize,
     /// Read and not returned yet: more than nothing only while a poll is under way, or after it was cancelled.
     records: Vec<ConsumedRecord>,
-    /// What a partition, by its place in `cursors`, met after another had given records; the next poll returns it.
-    error: Option<(usize, ClientError)>,
+    /// What a partition met after another had given records; the next poll returns it.
+    error: Option<(TopicPartition, ClientError)>,
+    /// What the next commit has to tell.
+    lost: Lost,
     watermarks_seen: Instant,
     progress_seen: Instant,
     auto_commit: Option<Duration>,
@@ -83,7 +106,7 @@ impl Consumer {
     fn new(
         store: Arc<dyn ClientStore>,
         group: GroupId,
-        cursors: Vec<Cursor>,
+        source: Source,
         max_poll_records: usize,
         auto_commit: Option<Duration>,
     ) -> Self {
@@ -91,11 +114,14 @@ impl Consumer {
         Consumer {
             store,
             group,
-            cursors,
+            membership: None,
+            source,
+            cursors: Vec::new(),
             next: 0,
             max_poll_records,
             records: Vec::new(),
             error: None,
+            lost: Lost::default(),
             watermarks_seen: now,
             progress_seen: now,
             auto_commit,
@@ -105,14 +131,18 @@ impl Consumer {
 
     /// The next records: as soon as there are any, at most `max_poll_records`, partition after partition in turns. Empty
     /// when none came within `timeout`, which bounds the wait for records and not the reading of those that are there; a
-    /// timeout of zero looks once.
+    /// timeout of zero looks once. A consumer that has nothing to read, because other members have claimed all, waits too.
+    ///
+    /// Claims change only in here. Also empty, once and before the timeout, when a partition is to be handed over and
+    /// waits for what was returned of it to be committed ([`handing_over`](Self::handing_over)).
     ///
     /// # Errors
     ///
     /// Positions are as before, so poll again to retry, or [`seek`](Self::seek) past what cannot be read. `Corrupt`: a
     /// segment failed its checks, or a producer wrote what nobody can decode; the error names object and offset, and the
     /// first offset behind it. Other partitions are read on with the next poll.
-    /// `Unavailable` and `Retry`: the object store or the metadata store did not answer as it should.
+    /// `Unavailable` and `Retry`: the object store or the metadata store did not answer as it should. Never `Fenced`: a
+    /// consumer that has lost its place in the group joins again.
     pub async fn poll(&mut self, timeout: Duration) -> Result<Vec<ConsumedRecord>> {
         let start = Instant::now();
         if let Some((_, error)) = self.error.take() {
@@ -121,32 +151,54 @@ impl Consumer {
         self.auto_commit(start).await?;
         let mut pause = IDLE_PAUSE;
         loop {
-            self.refresh_progress().await;
-            let exhausted = self.cursors.iter().any(|cursor| !cursor.has_more());
-            let mut looked = Ok(());
-            if exhausted && self.watermarks_seen.elapsed() >= WATERMARKS_AGE_MAX {
-                looked = self.look_for_more().await;
-            }
-            self.fetch().await;
-            if self.records.is_empty() && self.error.is_none() {
-                looked = self.look_for_more().await;
-                self.fetch().await;
-            }
-            if !self.records.is_empty() {
+            let looked = self.look().await;
+            let may_return = self.holds();
+            if may_return && !self.records.is_empty() {
                 return Ok(self.hand_over());
             }
-            if let Some((_, error)) = self.error.take() {
+            if may_return && let Some((_, error)) = self.error.take() {
                 return Err(error);
             }
             let elapsed = start.elapsed();
-            if elapsed >= timeout {
+            if elapsed >= timeout || self.cursors.iter_mut().any(Cursor::asks_for_commit) {
                 return looked.map(|()| Vec::new());
             }
             match looked {
                 Err(error) if error.kind() != ErrorKind::Retry => return Err(error),
-                _ => tokio::time::sleep(pause.min(timeout - elapsed)).await,
+                _ => self.pause(pause.min(timeout - elapsed)).await,
             }
             pause = IDLE_PAUSE_MAX.min(pause * 2);
+        }
+    }
+
+    /// Looks once for what there is to read, and reads it.
+    async fn look(&mut self) -> Result<()> {
+        if !self.take_part().await? {
+            return self.trouble();
+        }
+        self.refresh_progress().await;
+        let exhausted = self.cursors.iter().any(|cursor| !cursor.has_more());
+        let mut looked = Ok(());
+        if exhausted && self.watermarks_seen.elapsed() >= WATERMARKS_AGE_MAX {
+            looked = self.look_for_more().await;
+        }
+        self.fetch().await;
+        if self.records.is_empty() && self.error.is_none() {
+            looked = self.look_for_more().await;
+            self.fetch().await;
+        }
+        looked
+    }
+
+    /// Waits a little, and less when something happens in the group.
+    async fn pause(&mut self, pause: Duration) {
+        let pause = tokio::time::sleep(pause);
+        match &mut self.membership {
+            Some(membership) => tokio::select! {
+                () = pause => {}
+                () = membership.changed() => {}
+            },
+            None => pause.await,
         }
     }
 
@@ -172,7 +224,7 @@ impl Consumer {
             match cursor.read(&*self.store, Share { records, bytes }, &mut self.records).await {
                 Ok(taken) => bytes = bytes.saturating_sub(taken.bytes),
                 Err(error) => {
-                    self.error = Some((index, error));
+                    self.error = Some((cursor.partition.clone(), error));
                     return;
                 }
             }
@@ -181,6 +233,9 @@ impl Consumer {
 
     /// Asks how far every partition goes: one query.
     async fn look_for_more(&mut self) -> Result<()> {
+        if self.cursors.is_empty() {
+            return Ok(());
+        }
         let partitions: Vec<_> = self.cursors.iter().map(|cursor| cursor.partition.clone()).collect();
         let watermarks = self.store.watermarks(&partitions).await?;
         self.watermarks_seen = Instant::now();
@@ -203,7 +258,7 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// `NotFound` for a partition that is not read here, `Invalid` for an offset below the log start or above the high
+    /// `NotFound` for a partition that is not claimed here, `Invalid` for an offset below the log start or above the high
     /// watermark. The position is as before then.
     pub async fn seek(&mut self, topic: &str, partition: Partition, offset: u64) -> Result<()> {
         let index = self.index(topic, partition)?;
@@ -216,12 +271,13 @@ impl Consumer {
         self.records
             .retain(|record| record.partition != partition.partition || record.topic != partition.topic);
         // What was met at the old position is no news of the new one.
-        self.error.take_if(|(at, _)| *at == index);
+        self.error.take_if(|(at, _)| *at == partition);
         self.cursors[index].seek(offset, *watermarks);
         Ok(())
     }
 
-    /// What is read here: every partition of the topics, in order of topic and number.
+    /// What is read here, in order of topic and number: the partitions that this member has claimed, as of the last poll;
+    /// every partition of the topics for a [`standalone`](ConsumerBuilder::standalone) consumer.
     pub fn partitions(&self) -> impl ExactSizeIterator<Item = &TopicPartition> {
         self.cursors.iter().map(|cursor| &cursor.partition)
     }
@@ -230,29 +286,52 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// `NotFound` for a partition that is not read here.
+    /// `NotFound` for a partition that is not claimed here.
     pub fn position(&self, topic: &str, partition: Partition) -> Result<u64> {
         Ok(self.cursors[self.index(topic, partition)?].position)
     }
 
-    /// Ends the consumer. With `auto_commit`, commits what polls have returned.
+    /// Ends the consumer: with `auto_commit` commits what polls have returned, then leaves the group, so that others take
+    /// over at once.
     ///
     /// # Errors
     ///
-    /// As [`commit`](Self::commit).
+    /// As [`commit`](Self::commit). The group is left all the same, or when the metadata store does not answer, the
+    /// session ends after its timeout.
     pub async fn close(mut self) -> Result<()> {
-        match self.auto_commit {
+        let committed = match self.auto_commit {
             Some(_) => self.commit().await,
             None => Ok(()),
+        };
+        if let Some(mut membership) = self.membership.take() {
+            // What a cancelled poll had ordered does not matter any more.
+            let _ = membership.done().await;
+            membership.order(Deed::Leave);
+            if let Err(error) = membership.done().await {
+                tracing::warn!(group = %self.group, %error, "the group could not be left; the session ends by itself");
+            }
         }
+        committed
     }
 
     fn index(&self, topic: &str, partition: Partition) -> Result<usize> {
-        self.cursors
-            .binary_search_by(|cursor| {
-                let TopicPartition { topic: name, partition: number } = &cursor.partition;
-                name.as_str().cmp(topic).then(number.cmp(&partition))
-            })
-            .map_err(|_| ClientError::NotSubscribed(format!("{topic}/{partition}")))
+        let partition = TopicPartition { topic: TopicName::new(topic)?, partition };
+        self.index_of(&partition).ok_or_else(|| self.not_here(partition))
+    }
+
+    fn index_of(&self, partition: &TopicPartition) -> Option<usize> {
+        self.cursors.binary_search_by(|cursor| cursor.partition.cmp(partition)).ok()
+    }
+
+    /// Why a partition is not read here.
+    fn not_here(&self, partition: TopicPartition) -> ClientError {
+        match self.membership.as_ref().filter(|membership| membership.may_read(&partition)) {
+            Some(membership) => ClientError::NotClaimed {
+                group: self.group.clone(),
+                reader: membership.reader(&partition),
+                partition,
+            },
+            None => ClientError::NotSubscribed(partition.to_string()),
+        }
     }
 }
