@@ -46,12 +46,14 @@ pub fn shares(held: &[(&TopicPartition, Option<&str>)], owners: &[&str]) -> Vec<
     shares
 }
 
-/// How many partitions each owner may have. The larger shares go to those that hold most, so that the least moves.
+/// How many partitions each owner may have. The larger shares go to those that hold as many, so that the least moves;
+/// that one of them holds more than that makes no difference, so that the shares stay the same while it gives up what is
+/// too much.
 fn room(holdings: &[Vec<usize>], partitions: usize, owners: &[&str]) -> Vec<usize> {
+    let most = partitions.div_ceil(owners.len());
+    let holds = |owner: &usize| holdings[*owner].len().min(most);
     let mut order: Vec<usize> = (0..owners.len()).collect();
-    order.sort_unstable_by(|a, b| {
-        holdings[*b].len().cmp(&holdings[*a].len()).then_with(|| owners[*a].cmp(owners[*b]))
-    });
+    order.sort_unstable_by(|a, b| holds(b).cmp(&holds(a)).then_with(|| owners[*a].cmp(owners[*b])));
     let larger = partitions % owners.len();
     let mut room = vec![partitions / owners.len(); owners.len()];
     order.iter().take(larger).for_each(|owner| room[*owner] += 1);
@@ -154,6 +156,27 @@ mod tests {
             for owner in 0..owners {
                 let kept = (0..count as usize).filter(|at| before[*at] == owner && shares[*at] == Some(owner)).count();
                 prop_assert_eq!(kept, now[owner].min(had.get(&owner).copied().unwrap_or(0)), "{} moved needlessly", owner);
+            }
+        }
+
+        #[test]
+        fn what_stays_at_first_stays_while_the_rest_moves_step_by_step(
+            count in 1u32..40, holders in 1usize..4, joiners in 1usize..4, steps in proptest::collection::vec(0usize..40, 80),
+        ) {
+            let names = ["a", "b", "c", "d", "e", "f"];
+            let partitions = partitions(count);
+            let owners = &names[..holders + joiners];
+            let before = assign(&partitions, &vec![None; count as usize], &names[..holders]);
+            let end = assign(&partitions, &before, owners);
+            let mut now = before.clone();
+            for index in steps.into_iter().map(|step| step % count as usize) {
+                let share = assign(&partitions, &now, owners);
+                // It is given back before anybody can take it.
+                let is_free = now[index].is_none() || now[index] == share[index];
+                now[index] = if is_free { share[index].clone() } else { None };
+                for at in 0..count as usize {
+                    prop_assert!(end[at] != before[at] || now[at] == before[at], "{} moved needlessly", at);
+                }
             }
         }
 
