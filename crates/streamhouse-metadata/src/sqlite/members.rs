@@ -12,11 +12,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 use streamhouse_core::{GroupId, MemberId, TopicName, TopicPartition};
 
-/// How many of the group's members are dead by now is part of its generation, whoever removes them.
+/// The group, how many of its members are dead by now, and what is now. The dead are part of its generation, whoever
+/// removes them.
 const SELECT_GROUP: &str = concat!(
-    "SELECT id, generation, (SELECT count(*) FROM group_members WHERE group_id = id AND expires_ms <= ",
+    "SELECT id, generation, (SELECT count(*) FROM group_members WHERE group_id = id AND expires_ms <= now_ms), now_ms
+    FROM (SELECT ",
     now_ms!(),
-    ") FROM consumer_groups WHERE name = ?1"
+    " AS now_ms) CROSS JOIN consumer_groups WHERE name = ?1"
 );
 
 const DELETE_DEAD: &str =
@@ -60,22 +62,17 @@ pub(super) const RELEASE: &str = "
     WHERE group_id = ?2 AND member = ?3 AND (topic_id, partition) IN (
         SELECT t.id, j.value ->> 1 FROM json_each(?1) AS j CROSS JOIN topics t ON t.name = j.value ->> 0)";
 
-const SELECT_MEMBERS: &str = concat!(
-    "SELECT member, topics FROM group_members WHERE group_id = ?1 AND expires_ms > ",
-    now_ms!(),
-    " ORDER BY member"
-);
+const SELECT_MEMBERS: &str =
+    "SELECT member, topics FROM group_members WHERE group_id = ?1 AND expires_ms > ?2 ORDER BY member";
 
 /// Without those of dead members.
-const SELECT_CLAIMS: &str = concat!(
-    "SELECT t.name, c.partition, c.member, c.generation
+const SELECT_CLAIMS: &str = "
+    SELECT t.name, c.partition, c.member, c.generation
     FROM group_members m
     CROSS JOIN group_claims c ON c.group_id = m.group_id AND c.member = m.member
     CROSS JOIN topics t ON t.id = c.topic_id
-    WHERE m.group_id = ?1 AND m.expires_ms > ",
-    now_ms!(),
-    " ORDER BY t.name, c.partition"
-);
+    WHERE m.group_id = ?1 AND m.expires_ms > ?2
+    ORDER BY t.name, c.partition";
 
 #[async_trait]
 impl Members for SqliteMetadataStore {
@@ -222,12 +219,12 @@ impl SqliteMetadataStore {
         connection: &mut SqliteConnection,
         group: &GroupId,
     ) -> Result<Option<i64>> {
-        let found: Option<(i64, i64, i64)> = sqlx::query_as(SELECT_GROUP)
+        let found: Option<(i64, i64, i64, i64)> = sqlx::query_as(SELECT_GROUP)
             .bind(group.as_str())
             .fetch_optional(&mut *connection)
             .await
             .map_err(|error| self.failed(error))?;
-        let Some((id, _, dead)) = found else { return Ok(None) };
+        let Some((id, _, dead, _)) = found else { return Ok(None) };
         if dead > 0 {
             let removed = sqlx::query(DELETE_DEAD)
                 .bind(id)
@@ -275,19 +272,22 @@ impl SqliteMetadataStore {
     }
 
     async fn view(&self, connection: &mut SqliteConnection, group: &GroupId) -> Result<GroupView> {
-        let found: Option<(i64, i64, i64)> = sqlx::query_as(SELECT_GROUP)
+        let found: Option<(i64, i64, i64, i64)> = sqlx::query_as(SELECT_GROUP)
             .bind(group.as_str())
             .fetch_optional(&mut *connection)
             .await
             .map_err(|error| self.failed(error))?;
-        let (id, generation, dead) = found.ok_or_else(|| MetadataError::GroupNotFound(group.to_string()))?;
+        let (id, generation, dead, now_ms) =
+            found.ok_or_else(|| MetadataError::GroupNotFound(group.to_string()))?;
         let members: Vec<(String, String)> = sqlx::query_as(SELECT_MEMBERS)
             .bind(id)
+            .bind(now_ms)
             .fetch_all(&mut *connection)
             .await
             .map_err(|error| self.failed(error))?;
         let claims: Vec<(String, i64, String, i64)> = sqlx::query_as(SELECT_CLAIMS)
             .bind(id)
+            .bind(now_ms)
             .fetch_all(connection)
             .await
             .map_err(|error| self.failed(error))?;
