@@ -23,6 +23,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("fuzz", &["core", "proto", "storage"]),
     ("tests", &[]),
     ("s3-server", &["tests"]),
+    ("simulation", &["agent", "client", "core", "hooks", "metadata", "proto", "storage"]),
 ];
 
 /// The only crate that may load programs into the kernel.

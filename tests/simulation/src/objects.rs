@@ -8,7 +8,7 @@ use futures::{FutureExt, StreamExt, stream, stream::BoxStream};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -43,13 +43,13 @@ impl Objects {
         self.by_key.iter().max_by_key(|(_, object)| object.number)
     }
 
-    fn put(&mut self, key: &str, bytes: Bytes, by: Node, stored_ms: u64) -> Result<usize> {
-        if self.by_key.contains_key(key) {
+    fn put(&mut self, key: &str, object: Object, mode: &PutMode) -> Result<usize> {
+        if *mode == PutMode::Create && self.by_key.contains_key(key) {
             return Err(Error::AlreadyExists { path: key.into(), source: "simulated".into() });
         }
         let number = self.stored;
         self.stored += 1;
-        self.by_key.insert(key.to_owned(), Object { bytes, stored_ms, by, number });
+        self.by_key.insert(key.to_owned(), Object { number, ..object });
         Ok(number)
     }
 }
@@ -103,10 +103,14 @@ impl Store {
         Ok(key)
     }
 
-    fn listed(&self) -> Vec<ObjectMeta> {
-        let early = if self.world.bug == Some(Bug::DatesObjectsTooEarly) { TOO_EARLY } else { Duration::ZERO };
+    fn listed(&self, prefix: &str) -> Vec<ObjectMeta> {
+        let early =
+            if self.world.bug == Some(Bug::DatesObjectsTooEarly) { TOO_EARLY } else { Duration::ZERO };
         let state = self.world.state();
-        let mut found: Vec<_> = state.objects.by_key.iter().collect();
+        let is_there = |key: &str| {
+            key.strip_prefix(prefix).is_some_and(|rest| prefix.is_empty() || rest.starts_with('/'))
+        };
+        let mut found: Vec<_> = state.objects.by_key.iter().filter(|(key, _)| is_there(key)).collect();
         found.sort_by_key(|(_, object)| object.number);
         let meta = |(key, object): (&String, &Object)| meta(key, object, early);
         found.into_iter().map(meta).collect()
@@ -143,12 +147,13 @@ impl fmt::Debug for Store {
 
 #[async_trait]
 impl ObjectStore for Store {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, _: PutOptions) -> Result<PutResult> {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let (node, key, bytes) = (self.node, location.clone(), Bytes::from(payload));
         let lost = self.world.bug == Some(Bug::LosesObject) && self.world.below(8) == 0;
         self.call(move |state, now_ms| {
             if !lost {
-                let number = state.objects.put(key.as_ref(), bytes, node, now_ms)?;
+                let object = Object { bytes, stored_ms: now_ms, by: node, number: 0 };
+                let number = state.objects.put(key.as_ref(), object, &options.mode)?;
                 state.trace.step(format_args!("{node} stores object {number}"));
             }
             Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
@@ -163,18 +168,25 @@ impl ObjectStore for Store {
             let Some(object) = objects.get(key.as_ref()) else {
                 return Err(Error::NotFound { path: key.into(), source: "simulated".into() });
             };
-            witness.read(key.as_ref(), object.number, tables);
+            if !options.head {
+                witness.read(key.as_ref(), object.number, tables);
+            }
             let (meta, size) = (meta(key.as_ref(), object, Duration::ZERO), object.bytes.len() as u64);
             let range = match &options.range {
-                Some(range) => range.as_range(size).map_err(|error| Error::Generic {
-                    store: "simulation",
-                    source: error.into(),
-                })?,
+                Some(range) => range
+                    .as_range(size)
+                    .map_err(|error| Error::Generic { store: "simulation", source: error.into() })?,
                 None => 0..size,
             };
             let bytes = object.bytes.slice(range.start as usize..range.end as usize);
             let payload = GetResultPayload::Stream(stream::once(async { Ok(bytes) }).boxed());
-            Ok(GetResult { payload, meta, range, attributes: Default::default(), extensions: Default::default() })
+            Ok(GetResult {
+                payload,
+                meta,
+                range,
+                attributes: Default::default(),
+                extensions: Default::default(),
+            })
         })
         .await
     }
@@ -189,9 +201,9 @@ impl ObjectStore for Store {
             .boxed()
     }
 
-    fn list(&self, _: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let store = self.clone();
-        let listed = async move { store.call(|_, _| Ok(())).await.map(|()| store.listed()) };
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (store, prefix) = (self.clone(), prefix.map(Path::to_string).unwrap_or_default());
+        let listed = async move { store.call(|_, _| Ok(())).await.map(|()| store.listed(&prefix)) };
         let each = |listed: Result<Vec<ObjectMeta>>| match listed {
             Ok(found) => found.into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error)],

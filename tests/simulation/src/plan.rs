@@ -58,6 +58,11 @@ pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(1000);
 /// Looks for free leases.
 pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Retention, and the removal of what nothing refers to.
+pub(crate) const UPKEEP_INTERVAL: Duration = Duration::from_millis(4000);
+/// How long an object without a commit is left alone by others than its writer.
+pub(crate) const ORPHAN_GRACE: Duration = Duration::from_millis(30_000);
+
 impl Plan {
     /// Equal generators give equal plans. Every seed has some of the faults, few have all: what only few calls meet shows
     /// other things than what all meet.
@@ -70,7 +75,9 @@ impl Plan {
             pause_ms: *[5, 200, 1000].choose(random).unwrap_or(&200),
             batch_records: random.random_range(1..=4),
             delivery_timeout: Duration::from_millis(random.random_range(2_000..=40_000)),
-            retention: random.random_bool(0.25).then(|| Duration::from_millis(random.random_range(2000..=20_000))),
+            retention: random
+                .random_bool(0.25)
+                .then(|| Duration::from_millis(random.random_range(2000..=20_000))),
             bad_weather: Duration::from_millis(random.random_range(5_000..=40_000)),
             database: Rates::draw(random),
             objects: Rates::draw(random),

@@ -5,7 +5,7 @@ use crate::database::Tables;
 use crate::objects::Objects;
 use crate::plan::{LEASE_TERM, Plan, Rates};
 use crate::trace::Trace;
-use crate::witness::{Violation, Witness};
+use crate::witness::Witness;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -139,11 +139,6 @@ impl World {
         state.trace.step(line);
     }
 
-    /// What was found wrong first.
-    pub(crate) fn violation(&self) -> Option<Violation> {
-        self.state().witness.violation.clone()
-    }
-
     /// From now on everything works.
     pub(crate) fn calm_down(&self) {
         let mut state = self.state();
@@ -161,13 +156,12 @@ impl World {
         let mut state = self.state();
         let now = Instant::now();
         state.outages.retain(|(.., until)| *until > now);
-        let is_out =
-            state.outages.iter().any(|(out, of, _)| *out == way && of.is_none_or(|of| of == node));
+        let is_out = state.outages.iter().any(|(out, of, _)| *out == way && of.is_none_or(|of| of == node));
         let calm = state.calm;
         let random = &mut state.random;
         let mut latency = || Duration::from_millis(random.random_range(0..=LATENCY_MS_MAX));
         let (before, after) = (latency(), latency());
-        if is_out {
+        if is_out && node != Node::Reader {
             return Fate::Refused { after: before };
         }
         let rates = match way {

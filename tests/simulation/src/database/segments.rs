@@ -43,7 +43,6 @@ impl Tables {
             return outcomes;
         }
         let expired_too = self.has(Bug::CommitsUnderExpiredLease);
-        let anywhere = self.has(Bug::CommitsAtAnyOffset);
         let gap = u64::from(self.has(Bug::SkipsOffset));
         let mut outcomes = Vec::with_capacity(flush.ranges.len());
         for range in &flush.ranges {
@@ -51,7 +50,7 @@ impl Tables {
                 let holder = row.lease.as_ref().filter(|lease| lease.expires_ms > now_ms || expired_too);
                 holder.is_some_and(|lease| lease.agent == flush.agent)
                     && row.epoch == range.epoch
-                    && (row.high_watermark == range.base_offset || anywhere)
+                    && row.high_watermark == range.base_offset
             });
             let Some(row) = row else {
                 outcomes.push(RangeOutcome::Fenced);
@@ -99,14 +98,17 @@ impl Tables {
     pub(super) fn apply_retention(&mut self, now_ms: u64) -> Vec<(TopicPartition, u64)> {
         let mut moved = Vec::new();
         for (at, row) in &mut self.partitions {
-            let Some(age) = self.topics.get(&at.topic).and_then(|topic| topic.retention.age) else { continue };
+            let Some(age) = self.topics.get(&at.topic).and_then(|topic| topic.retention.age) else {
+                continue;
+            };
             let log_start = row.log_start;
             row.drop_older(now_ms.saturating_sub(age.as_millis() as u64));
             if row.log_start != log_start {
                 moved.push((at.clone(), row.log_start));
             }
         }
-        let live: Vec<_> = self.partitions.values().flat_map(|row| &row.ranges).map(|range| range.segment).collect();
+        let live: Vec<_> =
+            self.partitions.values().flat_map(|row| &row.ranges).map(|range| range.segment).collect();
         for (segment, row) in &mut self.segments {
             if !live.contains(segment) {
                 row.dead_since_ms.get_or_insert(now_ms);

@@ -100,7 +100,9 @@ fn commit(state: &mut State, flush: &Flush, planted: Option<Bug>, now_ms: u64) -
     let number = tables.number(flush.segment);
     for (range, outcome) in flush.ranges.iter().zip(&outcomes) {
         let FlushRange { partition, epoch, base_offset, records, .. } = range;
-        trace.step(format_args!("segment {number}: {partition} at {base_offset}, {records} records, epoch {epoch}: {outcome:?}"));
+        trace.step(format_args!(
+            "segment {number}: {partition} at {base_offset}, {records} records, epoch {epoch}: {outcome:?}"
+        ));
     }
     if is_new {
         witness.committed(flush, &outcomes, objects, now_ms);
@@ -177,7 +179,8 @@ impl Agents for Database {
 
     async fn heartbeat(&self, agent: &AgentId) -> Result<()> {
         let agent = agent.clone();
-        self.call("heartbeat", Effect::Writes, move |state, now_ms| state.tables.heartbeat(&agent, now_ms)).await
+        self.call("heartbeat", Effect::Writes, move |state, now_ms| state.tables.heartbeat(&agent, now_ms))
+            .await
     }
 
     async fn deregister_agent(&self, agent: &AgentId) -> Result<()> {
@@ -215,7 +218,9 @@ impl Leases for Database {
         self.call("acquire_leases", Effect::Writes, move |state, now_ms| {
             let leases = state.tables.acquire(&agent, term, &wanted, now_ms)?;
             for lease in &leases {
-                state.trace.step(format_args!("{agent} gets {} under epoch {}", lease.partition, lease.epoch));
+                state
+                    .trace
+                    .step(format_args!("{agent} gets {} under epoch {}", lease.partition, lease.epoch));
             }
             state.witness.granted(&agent, &leases, term, now_ms);
             Ok(leases)
