@@ -386,3 +386,67 @@ impl TryFrom<v1::Claimed> for Claimed {
         Ok(Claimed { offset: required(offset, "offset")?, generation })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range() -> v1::SegmentRange {
+        let segment = SegmentId(0x0102 << 112);
+        SegmentRange {
+            segment,
+            object: "segments/1".into(),
+            base_offset: 5,
+            end_offset: 9,
+            position: 1,
+            bytes: 2,
+            index_position: 3,
+            index_bytes: 4,
+            committed_ms: -1,
+        }
+        .into()
+    }
+
+    #[test]
+    fn a_range_comes_back_as_it_was() {
+        let message = range();
+        assert_eq!(message.segment[..3], [1, 2, 0]);
+        let back = SegmentRange::try_from(message.clone()).unwrap();
+        assert_eq!(back.segment, SegmentId(0x0102 << 112));
+        assert_eq!(v1::SegmentRange::from(back), message);
+    }
+
+    #[test]
+    fn what_means_nothing_is_told_from_what_does() {
+        let mut short = range();
+        short.segment.truncate(15);
+        assert_eq!(SegmentRange::try_from(short), Err(Malformed::SegmentId(15)));
+        let empty = v1::SegmentRange { end_offset: 5, ..range() };
+        assert!(matches!(SegmentRange::try_from(empty), Err(Malformed::EmptyRange { .. })));
+        let missing = GroupOffset::try_from(v1::GroupOffset::default());
+        assert_eq!(missing, Err(Malformed::Missing("partition")));
+        let named = TopicPartition::try_from(v1::TopicPartition { topic: "a b".into(), partition: 0 });
+        assert!(matches!(named, Err(Malformed::Name(_))));
+        let error = MetadataError::from(Malformed::Missing("partition"));
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert_eq!(status::store_kind(&Malformed::Missing("x").into()), Some(ErrorKind::Invalid));
+    }
+
+    #[test]
+    fn lists_of_requests_are_bounded_and_those_of_answers_are_not() {
+        let topic = v1::TopicPartition { topic: "orders".into(), partition: 0 };
+        let list_of = |items| vec![topic.clone(); items];
+        let most: Vec<TopicPartition> = items(list_of(METADATA_ITEMS_MAX), "partitions").unwrap();
+        assert_eq!(most.len(), METADATA_ITEMS_MAX);
+        let more: Result<Vec<TopicPartition>, _> = items(list_of(METADATA_ITEMS_MAX + 1), "partitions");
+        assert!(more.unwrap_err().to_string().contains("10001 partitions"));
+        assert!(list::<_, TopicPartition>(list_of(METADATA_ITEMS_MAX + 1)).is_ok());
+    }
+
+    #[test]
+    fn less_than_a_millisecond_is_one() {
+        assert_eq!(milliseconds(Duration::ZERO), 0);
+        assert_eq!(milliseconds(Duration::from_nanos(1)), 1);
+        assert_eq!(milliseconds(Duration::MAX), u64::MAX);
+    }
+}
