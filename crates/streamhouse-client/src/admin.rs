@@ -1,6 +1,7 @@
 //! Topics and groups, managed.
 
 use crate::error::{ClientError, Result};
+use crate::{ClientSecurity, RemoteMetadataStore};
 use std::{fmt, str::FromStr, sync::Arc};
 use streamhouse_core::{GroupId, Partition, TopicName, TopicPartition};
 use streamhouse_metadata::{
@@ -96,6 +97,16 @@ impl Admin {
     /// Works on this metadata store.
     pub fn new(store: Arc<dyn ClientStore>) -> Self {
         Self { store }
+    }
+
+    /// Asks the agents at these addresses, `HOST:PORT[,HOST:PORT]`, of which any will do.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for an address, a token or a certificate file that cannot be used.
+    pub async fn bootstrap(addresses: impl Into<String>, security: ClientSecurity) -> Result<Self> {
+        let store = RemoteMetadataStore::builder(addresses).security(security).build().await?;
+        Ok(Self::new(Arc::new(store)))
     }
 
     /// Creates a topic with partitions `0..partitions`, whose records are kept as long as `retention` says; its default

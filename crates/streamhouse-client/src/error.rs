@@ -97,7 +97,8 @@ pub enum ClientError {
         /// The agent's reason.
         message: Arc<str>,
     },
-    /// A batch could not be sent, and sending it again would end the same way.
+    /// A batch was given up, since sending it now would end the same way whenever it is done. If it was sent before, it may
+    /// be stored.
     #[error("a batch for {partition} was given up: {message}")]
     NotSent {
         /// Where it was to go.

@@ -43,6 +43,8 @@ mod consumer;
 mod error;
 mod identity;
 mod producer;
+mod remote;
+mod security;
 
 pub use admin::{Admin, OffsetTarget, TopicDescription};
 pub use consumer::{ConsumedRecord, Consumer, ConsumerBuilder, OffsetReset};
@@ -50,6 +52,8 @@ pub use error::{ClientError, Result};
 #[doc(hidden)]
 pub use producer::Transport;
 pub use producer::{Delivery, DeliveryReport, Producer, ProducerBuilder, ProducerStats};
+pub use remote::{RemoteMetadataStore, RemoteMetadataStoreBuilder};
+pub use security::ClientSecurity;
 pub use streamhouse_core::batch::Compression;
 pub use streamhouse_metadata::{ClientStore, Retention};
 

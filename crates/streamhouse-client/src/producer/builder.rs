@@ -4,6 +4,7 @@ use crate::error::{ClientError, Result};
 use crate::identity;
 use crate::producer::agents::{Agents, Transport};
 use crate::producer::{Producer, dispatcher::Dispatcher, shared::Shared};
+use crate::{remote, security::ClientSecurity};
 use std::{sync::Arc, time::Duration};
 use streamhouse_core::{
     AsTyped, Clock, SystemClock,
@@ -31,9 +32,11 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// Requests to one agent that wait for their answer when not set: 4.
 const REQUESTS_IN_FLIGHT: usize = 4;
 
-/// Configures a [`Producer`]. Only the metadata store must be set.
+/// Configures a [`Producer`]. Only `bootstrap` or the metadata store must be set.
 pub struct ProducerBuilder {
     metadata_store: Option<Arc<dyn ClientStore>>,
+    bootstrap: Option<String>,
+    security: ClientSecurity,
     clock: Arc<dyn Clock>,
     client_id: Option<String>,
     transport: Option<Arc<dyn Transport>>,
@@ -57,6 +60,8 @@ impl Default for ProducerBuilder {
     fn default() -> Self {
         Self {
             metadata_store: None,
+            bootstrap: None,
+            security: ClientSecurity::default(),
             clock: Arc::new(SystemClock),
             client_id: None,
             transport: None,
@@ -75,7 +80,21 @@ impl Default for ProducerBuilder {
 }
 
 impl ProducerBuilder {
-    /// Where topics, leases and agents are found. An `Arc<SqliteMetadataStore>` can be passed as it is.
+    /// Agents that are asked where topics, leases and other agents are: `HOST:PORT[,HOST:PORT]`. Any will do, and of several
+    /// any that answers.
+    pub fn bootstrap(mut self, addresses: impl Into<String>) -> Self {
+        self.bootstrap = Some(addresses.into());
+        self
+    }
+
+    /// Token and TLS for the connections to agents. Default: neither.
+    pub fn security(mut self, security: ClientSecurity) -> Self {
+        self.security = security;
+        self
+    }
+
+    /// Where topics, leases and agents are found, instead of `bootstrap`: for who has access to the database itself. An
+    /// `Arc<SqliteMetadataStore>` can be passed as it is.
     pub fn metadata_store(mut self, store: Arc<dyn ClientStore>) -> Self {
         self.metadata_store = Some(store);
         self
@@ -163,14 +182,13 @@ impl ProducerBuilder {
     /// `Invalid` for a setting out of its range; otherwise what the metadata store met.
     pub async fn build(self) -> Result<Producer> {
         self.config.check()?;
-        let store = self.metadata_store.ok_or_else(|| {
-            ClientError::Invalid("a producer needs a metadata store; set `metadata_store`".to_owned())
-        })?;
+        let connector = self.security.connector().await?;
+        let store = remote::store_of("producer", self.metadata_store, self.bootstrap, &self.security).await?;
         let client_id = identity::client_id(self.client_id, "producer")?;
         let producer_id = store.new_producer_id().await?;
         let instance = Instance::new(Role::Producer, &client_id, "");
         let shared = Shared::new(self.config, self.clock, store, instance, producer_id);
-        tokio::spawn(Dispatcher::new(Arc::clone(&shared), Agents::new(self.transport)).run());
+        tokio::spawn(Dispatcher::new(Arc::clone(&shared), Agents::new(connector, self.transport)).run());
         Ok(Producer { shared })
     }
 }

@@ -2,18 +2,19 @@
 
 use crate::backoff::Backoff;
 use crate::error::ClientError;
-use crate::producer::agents::{self, Agents};
+use crate::producer::agents::{self, Agents, Reply};
 use crate::producer::batch::FailedBatch;
-use crate::producer::lane::{Answer, Lane, Step};
+use crate::producer::holders::{Holders, NotTold, in_time};
+use crate::producer::lane::{Again, Lane, Step};
 use crate::producer::shared::Shared;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use streamhouse_core::{
-    AsTyped, TopicName,
+    ErrorKind, TopicName, TopicPartition,
     limits::{REQUEST_BATCHES_MAX, REQUEST_BYTES_MAX},
 };
-use streamhouse_metadata::{MetadataError, PartitionInfo};
+use streamhouse_metadata::{ClientStore, PartitionInfo};
 use streamhouse_proto::v1::{ProduceBatch, ProduceRequest};
 use tokio::task::JoinSet;
 
@@ -21,20 +22,19 @@ use tokio::task::JoinSet;
 const PAUSE: Duration = Duration::from_millis(5);
 /// Longest pause: short against a lease term, so that a takeover is noticed soon.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
-/// How long one produce request may take before it is sent again. A retry stores nothing twice (invariant 4).
+/// How long one produce request may take before it is sent again, unless the delivery timeout is not even twice as long. A
+/// retry stores nothing twice (invariant 4).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the metadata store may take to answer.
-const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an agent may take to answer before the metadata store is asked, again and again, whether the lease has moved
+/// on. An agent that hangs keeps its connections.
+const MOVED_AFTER: Duration = Duration::from_secs(1);
 
 pub(crate) struct Dispatcher {
     shared: Arc<Shared>,
     /// Lanes that have batches, or had when last looked at.
     lanes: Vec<Arc<Lane>>,
     agents: Agents,
-    /// Who holds each partition of a topic, as far as is known.
-    holders: HashMap<TopicName, Vec<Option<Arc<str>>>>,
-    /// Topics whose holders are being looked up, and the lanes that wait for it.
-    lookups: HashMap<TopicName, Vec<Arc<Lane>>>,
+    holders: Holders,
     work: JoinSet<Event>,
     backoff: Backoff,
     /// When the last request went out.
@@ -43,9 +43,9 @@ pub(crate) struct Dispatcher {
 
 /// What a task that the dispatcher started has found out.
 enum Event {
-    Answered { address: Arc<str>, batches: Vec<(Arc<Lane>, usize)>, answers: Vec<Answer> },
-    Holders { topic: TopicName, found: Result<Vec<PartitionInfo>, Arc<str>> },
-    ProducerId { lane: Arc<Lane>, id: Result<u64, Arc<str>> },
+    Answered { address: Arc<str>, batches: Vec<(Arc<Lane>, usize)>, reply: Reply },
+    Holders { topic: TopicName, found: Result<Vec<PartitionInfo>, NotTold> },
+    ProducerId { lane: Arc<Lane>, id: Result<u64, NotTold> },
 }
 
 impl Dispatcher {
@@ -55,8 +55,7 @@ impl Dispatcher {
             shared,
             lanes: Vec::new(),
             agents,
-            holders: HashMap::new(),
-            lookups: HashMap::new(),
+            holders: Holders::default(),
             work: JoinSet::new(),
             backoff: Backoff::new(PAUSE, PAUSE_MAX, seed),
             sent_ns: None,
@@ -118,13 +117,19 @@ impl Dispatcher {
                     self.ask_id(&lane);
                     Some(deadline_ns)
                 }
-                Step::Send { deadline_ns } => {
-                    match self.holder(&lane) {
-                        Some(address) => ready.entry(address).or_default().push(Arc::clone(&lane)),
-                        None => self.ask_holder(&lane),
+                Step::Send { deadline_ns } => match self.holders.address(&lane.partition) {
+                    Some(address) => match self.agents.not_before_ns(address) {
+                        not_before_ns if not_before_ns > now_ns => Some(not_before_ns.min(deadline_ns)),
+                        _ => {
+                            ready.entry(Arc::clone(address)).or_default().push(Arc::clone(&lane));
+                            Some(deadline_ns)
+                        }
+                    },
+                    None => {
+                        self.holders.wait(&lane);
+                        Some(deadline_ns)
                     }
-                    Some(deadline_ns)
-                }
+                },
             };
             next_ns = next_ns.into_iter().chain(wake_ns).min();
             self.lanes.push(lane);
@@ -133,6 +138,8 @@ impl Dispatcher {
             self.sent_ns = Some(now_ns);
             self.send(&address, lanes);
         }
+        let lookup_ns = self.look_up(now_ns);
+        next_ns = next_ns.into_iter().chain(lookup_ns).min();
         // Whoever was served first this time is not next time.
         if let 2.. = self.lanes.len() {
             self.lanes.rotate_left(1);
@@ -146,7 +153,7 @@ impl Dispatcher {
             Ok(agent) => agent,
             Err(cause) => {
                 for lane in lanes {
-                    self.retry_later(&lane, lane.answered(Some(Arc::clone(&cause))));
+                    self.fail(&lane, lane.refuse(ErrorKind::Invalid, &cause));
                 }
                 return;
             }
@@ -182,11 +189,14 @@ impl Dispatcher {
                 return;
             }
             agent.in_flight += 1;
-            let timeout = REQUEST_TIMEOUT.min(self.shared.until(deadline_ns));
+            let longest = REQUEST_TIMEOUT.min(self.shared.config.delivery_timeout / 2);
+            let timeout = longest.min(self.shared.until(deadline_ns));
             let (client, address) = (agent.client.clone(), Arc::clone(address));
+            let store = Arc::clone(&self.shared.store);
             self.work.spawn(async move {
-                let answers = agents::produce(client, &address, request, timeout).await;
-                Event::Answered { address, batches, answers }
+                let moved = moved(&*store, &address, batches.first().map(|(lane, _)| &lane.partition));
+                let reply = agents::produce(client, &address, request, timeout, moved).await;
+                Event::Answered { address, batches, reply }
             });
         }
     }
@@ -195,20 +205,25 @@ impl Dispatcher {
         match event {
             // A task of ours does not panic, and is aborted only together with this one.
             None => {}
-            Some(Event::Answered { address, batches, answers }) => self.answered(&address, batches, answers),
-            Some(Event::Holders { topic, found }) => self.found_holders(topic, found),
+            Some(Event::Answered { address, batches, reply }) => self.answered(&address, batches, reply),
+            Some(Event::Holders { topic, found }) => self.found_holders(&topic, found),
             Some(Event::ProducerId { lane, id }) => match id {
                 Ok(id) => {
                     lane.set_producer_id(id);
                     lane.answered(None);
                 }
-                Err(cause) => self.retry_later(&lane, lane.answered(Some(cause))),
+                Err(NotTold { kind: ErrorKind::Invalid, cause }) => {
+                    self.fail(&lane, lane.refuse(ErrorKind::Invalid, &cause));
+                }
+                Err(NotTold { cause, .. }) => self.retry_later(&lane, lane.answered(Some(cause))),
             },
         }
     }
 
-    fn answered(&mut self, address: &Arc<str>, batches: Vec<(Arc<Lane>, usize)>, answers: Vec<Answer>) {
-        self.agents.answered(address);
+    fn answered(&mut self, address: &Arc<str>, batches: Vec<(Arc<Lane>, usize)>, reply: Reply) {
+        let Reply { answers, reached } = reply;
+        let now_ns = self.shared.clock.monotonic_ns();
+        self.agents.answered(address, reached, now_ns, &mut self.backoff);
         let mut answers = answers.into_iter();
         for (lane, count) in batches {
             let settled = lane.settle(answers.by_ref().take(count).collect());
@@ -216,8 +231,11 @@ impl Dispatcher {
                 self.shared.end(&lane, batch, Ok(offset));
             }
             self.fail(&lane, settled.failed);
-            if let Some(attempt) = settled.again {
-                self.forget_holder(&lane);
+            let Some(Again { attempt, moved }) = settled.again else { continue };
+            self.holders.forget(&lane.partition);
+            // An agent that does not answer is left alone, not the lane: another may hold the partition now. And who says
+            // at once that another does is believed at once, the first time.
+            if reached && !(moved && attempt == 1) {
                 self.retry_later(&lane, attempt);
             }
         }
@@ -235,54 +253,25 @@ impl Dispatcher {
         lane.pause(self.shared.clock.monotonic_ns().saturating_add(pause_ns));
     }
 
-    fn holder(&self, lane: &Lane) -> Option<Arc<str>> {
-        let holders = self.holders.get(&lane.partition.topic)?;
-        holders.get(lane.partition.partition as usize)?.clone()
+    /// Starts the lookups that are due; gives the time of the next.
+    fn look_up(&mut self, now_ns: u64) -> Option<u64> {
+        let (topics, next_ns) = self.holders.due(now_ns);
+        for topic in topics {
+            let store = Arc::clone(&self.shared.store);
+            self.work.spawn(async move {
+                let found = in_time(store.partitions(&topic)).await;
+                Event::Holders { topic, found }
+            });
+        }
+        next_ns
     }
 
-    fn forget_holder(&mut self, lane: &Lane) {
-        let holders = self.holders.get_mut(&lane.partition.topic);
-        if let Some(holder) = holders.and_then(|all| all.get_mut(lane.partition.partition as usize)) {
-            *holder = None;
+    fn found_holders(&mut self, topic: &TopicName, found: Result<Vec<PartitionInfo>, NotTold>) {
+        let now_ns = self.shared.clock.monotonic_ns();
+        for (lane, NotTold { kind, cause }) in self.holders.found(topic, found, now_ns, &mut self.backoff) {
+            self.fail(&lane, lane.refuse(kind, &cause));
         }
-    }
-
-    /// Looks up who holds the lane's partition; one lookup serves every lane of the topic.
-    fn ask_holder(&mut self, lane: &Arc<Lane>) {
-        lane.ask();
-        let topic = lane.partition.topic.clone();
-        let waiting = self.lookups.entry(topic.clone()).or_default();
-        waiting.push(Arc::clone(lane));
-        if waiting.len() > 1 {
-            return;
-        }
-        let store = Arc::clone(&self.shared.store);
-        self.work.spawn(async move {
-            let found = in_time(store.partitions(&topic)).await;
-            Event::Holders { topic, found }
-        });
-    }
-
-    fn found_holders(&mut self, topic: TopicName, found: Result<Vec<PartitionInfo>, Arc<str>>) {
-        let failure: Arc<str> = match found {
-            Ok(partitions) => {
-                let addresses = partitions.into_iter().map(|info| Some(info.holder?.address.into()));
-                self.holders.insert(topic.clone(), addresses.collect());
-                self.agents
-                    .keep(&self.holders.values().flatten().flatten().map(|address| &**address).collect());
-                "no agent holds the partition's lease; start one, or look at the log of the one that should"
-                    .into()
-            }
-            Err(cause) => cause,
-        };
-        for lane in self.lookups.remove(&topic).unwrap_or_default() {
-            if self.holder(&lane).is_some() {
-                lane.answered(None);
-            } else {
-                let attempt = lane.answered(Some(Arc::clone(&failure)));
-                self.retry_later(&lane, attempt);
-            }
-        }
+        self.agents.keep(&self.holders.addresses());
     }
 
     fn ask_id(&mut self, lane: &Arc<Lane>) {
@@ -295,11 +284,17 @@ impl Dispatcher {
     }
 }
 
-async fn in_time<T>(asked: impl Future<Output = Result<T, MetadataError>>) -> Result<T, Arc<str>> {
-    match tokio::time::timeout(METADATA_TIMEOUT, asked).await {
-        Ok(answer) => answer.map_err(|error| error.to_string().into()),
-        Err(_) => {
-            Err(format!("the metadata store did not answer within {}", AsTyped(METADATA_TIMEOUT)).into())
+/// Ends when the partition of a request that has waited for a while is leased at another address; the sentence says where.
+async fn moved(store: &dyn ClientStore, address: &str, partition: Option<&TopicPartition>) -> Arc<str> {
+    let Some(partition) = partition else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(MOVED_AFTER).await;
+        let Ok(infos) = in_time(store.partitions(&partition.topic)).await else { continue };
+        let holder = infos.into_iter().nth(partition.partition as usize).and_then(|info| info.holder);
+        if let Some(holder) = holder.filter(|holder| holder.address != address) {
+            let (agent, to) = (holder.agent, holder.address);
+            return format!("the agent at {address} did not answer, and {agent} at {to} has its lease now")
+                .into();
         }
     }
 }

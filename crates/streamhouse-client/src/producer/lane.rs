@@ -109,6 +109,8 @@ pub(crate) enum Answer {
     Stored(u64),
     /// Not now, or no answer at all.
     Again(Arc<str>),
+    /// Not by this agent: another holds the partition, or soon will.
+    Moved(Arc<str>),
     /// Never.
     Refused(ErrorKind, Arc<str>),
 }
@@ -118,8 +120,17 @@ pub(crate) enum Answer {
 pub(crate) struct Settled {
     pub(crate) stored: Vec<(SealedBatch, u64)>,
     pub(crate) failed: Vec<FailedBatch>,
-    /// Failures in a row, when batches are to be sent again: ask who holds the partition, then [`Lane::pause`].
-    pub(crate) again: Option<u32>,
+    /// When batches are to be sent again: ask who holds the partition, then [`Lane::pause`].
+    pub(crate) again: Option<Again>,
+}
+
+/// Why batches are to be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Again {
+    /// Failures in a row.
+    pub(crate) attempt: u32,
+    /// Whether the agent said that it does not hold the partition.
+    pub(crate) moved: bool,
 }
 
 impl Lane {
@@ -278,11 +289,17 @@ impl Lane {
         let in_flight = std::mem::take(&mut state.in_flight);
         let mut settled = Settled::default();
         let mut again = Vec::new();
+        let mut moved = false;
         let mut broken = None;
         for (batch, answer) in state.sealed.drain(..in_flight).zip(answers) {
             match answer {
                 Answer::Stored(offset) => settled.stored.push((batch, offset)),
                 Answer::Again(cause) => {
+                    state.cause = cause;
+                    again.push(batch);
+                }
+                Answer::Moved(cause) => {
+                    moved = true;
                     state.cause = cause;
                     again.push(batch);
                 }
@@ -300,7 +317,7 @@ impl Lane {
         if let Some(cause) = broken {
             state.give_up_stamped(&cause, &self.partition, &mut settled.failed);
         }
-        settled.again = (state.attempt > 0).then_some(state.attempt);
+        settled.again = (state.attempt > 0).then_some(Again { attempt: state.attempt, moved });
         settled
     }
 
@@ -318,6 +335,31 @@ impl Lane {
             state.cause = cause;
         }
         state.attempt
+    }
+
+    /// What is asked for was not found, for this reason; the wait goes on.
+    pub(crate) fn still_asking(&self, cause: &Arc<str>) {
+        lock(&self.state).cause = Arc::clone(cause);
+    }
+
+    /// Fails every sealed batch: what the lane waits for will not come, and whoever sends more is told the same.
+    pub(crate) fn refuse(&self, kind: ErrorKind, message: &Arc<str>) -> Vec<FailedBatch> {
+        let mut state = lock(&self.state);
+        state.asking = false;
+        if state.in_flight > 0 {
+            return Vec::new();
+        }
+        let any_stamped = state.sealed.iter().any(|batch| batch.stamp().is_some());
+        let refused = |batch| {
+            let (partition, message) = (self.partition.clone(), Arc::clone(message));
+            (batch, ClientError::NotSent { partition, kind, message })
+        };
+        let failed = state.sealed.drain(..).map(refused).collect();
+        if any_stamped {
+            state.stamp = state.stamp.and_then(next_epoch);
+        }
+        state.attempt = 0;
+        failed
     }
 
     /// Goes on under a new producer id.

@@ -5,6 +5,7 @@ mod batch;
 mod builder;
 mod delivery;
 mod dispatcher;
+mod holders;
 mod lane;
 mod partitioner;
 mod shared;

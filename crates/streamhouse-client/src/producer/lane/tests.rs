@@ -93,12 +93,12 @@ fn a_request_takes_a_window_and_a_retry_the_same_bytes() {
     let again = Answer::Again("busy".into());
     let mut answers = vec![Answer::Stored(0), again.clone(), again.clone(), again.clone(), again];
     let settled = lane.settle(answers.clone());
-    assert_eq!((settled.stored.len(), settled.again), (1, Some(1)));
+    assert_eq!((settled.stored.len(), settled.again), (1, Some(Again { attempt: 1, moved: false })));
     let second = lane.take(usize::MAX, usize::MAX);
     assert_eq!(stamps(&second), (1..6).map(|sequence| (7, 0, sequence)).collect::<Vec<_>>());
     assert!(first[1..].iter().zip(&second).all(|(first, second)| first.bytes == second.bytes));
     // Failures in a row are counted until everything was stored.
-    assert_eq!(lane.settle(std::mem::take(&mut answers)).again, Some(2));
+    assert_eq!(lane.settle(std::mem::take(&mut answers)).again, Some(Again { attempt: 2, moved: false }));
     let rest = lane.take(usize::MAX, usize::MAX).len();
     assert_eq!(lane.settle(vec![Answer::Stored(2); rest]).again, None);
 }
