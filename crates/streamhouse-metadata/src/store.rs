@@ -13,7 +13,8 @@ pub trait Topics: Send + Sync {
     ///
     /// # Errors
     ///
-    /// `TopicExists`; `Invalid` when `partitions` is 0 or over `limits::PARTITIONS_MAX`, or the retention is zero.
+    /// `TopicExists`; `Invalid` when `partitions` is 0 or over `limits::PARTITIONS_MAX`, or the retention is zero. `Unknown`
+    /// when the topic may have come to be: tried again, it is there or `TopicExists`.
     async fn create_topic(&self, name: &TopicName, partitions: u32, retention: Retention) -> Result<Topic>;
 
     /// Changes how long a topic's records are kept; gives the topic as it is now.
@@ -74,7 +75,9 @@ pub trait Leases: Send + Sync {
     ///
     /// # Errors
     ///
-    /// `Invalid` when the agent is not registered, or `term` is not from 1 ms to 1 day.
+    /// `Invalid` when the agent is not registered, or `term` is not from 1 ms to 1 day. `Unknown` when the leases may have
+    /// been granted: what [`lease_table`](Self::lease_table) then says is the agent's, and the agent does not know of, it
+    /// releases, or it waits until the term is over.
     async fn acquire_leases(
         &self,
         agent: &AgentId,
