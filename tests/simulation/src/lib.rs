@@ -3,7 +3,7 @@
 //!
 //! A seed decides everything: how many agents, producers and partitions there are, what is sent when, which calls are
 //! refused, late, or answered by nobody, when agents are killed, stand still, or shut down. After every step the
-//! [`Witness`](witness) compares what happened with invariants 1 to 5 of `docs/architecture.md`. Two runs of a seed are
+//! `witness` compares what happened with invariants 1 to 5 of `docs/architecture.md`. Two runs of a seed are
 //! the same, step by step, so what one finds can be looked at:
 //!
 //! ```text

@@ -1,11 +1,12 @@
 //! The metadata store's contract as plain tables: what SQL does in transactions happens here at once.
 
+mod calls;
 mod leases;
 mod segments;
 mod store;
 mod unasked;
 
-pub(crate) use store::Database;
+pub(crate) use calls::Database;
 
 use crate::bug::Bug;
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
-//! What the simulation does not look at: groups and their members. Retention and the removal of objects it does.
+//! What the simulation does not look at: groups and their members.
 
-use super::{Database, store::no_groups};
+use super::calls::{Database, no_groups};
 use async_trait::async_trait;
 use std::time::Duration;
 use streamhouse_core::{GroupId, MemberId, TopicName, TopicPartition};
