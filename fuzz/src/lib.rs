@@ -10,14 +10,20 @@ pub mod seeds;
 use bytes::Bytes;
 use mend::{mend_batch, mend_segment};
 use prost::Message;
-use streamhouse_core::TopicName;
 use streamhouse_core::batch::{BatchHeader, RecordIter, with_base_offset};
 use streamhouse_core::limits::{BATCH_DECOMPRESSED_BYTES_MAX, BATCH_RECORDS_MAX};
-use streamhouse_proto::v1::ProduceRequest;
+use streamhouse_core::{GroupId, MemberId, TopicName, TopicPartition};
+use streamhouse_metadata::{GroupOffset, GroupView, OffsetCommit, PartitionInfo, SegmentRange};
+use streamhouse_proto::convert::{self, Malformed};
+use streamhouse_proto::v1::{self, ProduceRequest};
 use streamhouse_storage::verify_segment;
 
+/// What a target does with an input.
+pub type Run = fn(&[u8]);
+
 /// Every target, by name.
-pub const TARGETS: [(&str, fn(&[u8])); 3] = [("batch", batch), ("segment", segment), ("produce", produce)];
+pub const TARGETS: [(&str, Run); 4] =
+    [("batch", batch), ("segment", segment), ("produce", produce), ("metadata", metadata)];
 
 /// A record batch, as a producer sends it or a reader finds it.
 pub fn batch(data: &[u8]) {
@@ -69,6 +75,50 @@ pub fn produce(data: &[u8]) {
         let _ = TopicName::new(&part.topic);
         batch(&part.batch);
     }
+}
+
+/// A message of the metadata service, read as each that has a shape of its own: requests as an agent reads them, answers as
+/// a client does.
+pub fn metadata(data: &[u8]) {
+    let _ = read_commit(data);
+    let _ = read_join(data);
+    let _ = read_answers(data);
+}
+
+fn decode<M: Message + Default>(data: &[u8]) -> M {
+    // What cannot be decoded is refused before anybody sees it.
+    M::decode(data).unwrap_or_default()
+}
+
+fn read_commit(data: &[u8]) -> Result<(), Malformed> {
+    let request: v1::CommitOffsetsRequest = decode(data);
+    convert::name::<GroupId>(&request.group)?;
+    for commit in convert::items::<_, OffsetCommit>(request.offsets, "offsets")? {
+        // A name that was taken is taken again.
+        let message = v1::OffsetCommit::from(&commit);
+        assert_eq!(OffsetCommit::try_from(message).ok(), Some(commit));
+    }
+    Ok(())
+}
+
+fn read_join(data: &[u8]) -> Result<(), Malformed> {
+    let request: v1::JoinGroupRequest = decode(data);
+    convert::name::<MemberId>(&request.member)?;
+    convert::names::<TopicName>(&request.topics, "topics")?;
+    let wanted: v1::ClaimPartitionsRequest = decode(data);
+    convert::items::<_, TopicPartition>(wanted.wanted, "partitions")?;
+    Ok(())
+}
+
+fn read_answers(data: &[u8]) -> Result<(), Malformed> {
+    let view: Result<GroupView, _> = decode::<v1::GroupView>(data).try_into();
+    if let Ok(view) = view {
+        assert_eq!(GroupView::try_from(v1::GroupView::from(view.clone())).ok(), Some(view));
+    }
+    convert::list::<_, PartitionInfo>(decode::<v1::ListPartitionsResponse>(data).partitions)?;
+    convert::list::<_, SegmentRange>(decode::<v1::ListRangesResponse>(data).ranges)?;
+    convert::list::<_, GroupOffset>(decode::<v1::GroupOffsets>(data).offsets)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use clap::Args;
 use std::path::Path;
 
 /// Every target: a function of this name in the fuzz crate.
-const TARGETS: [&str; 3] = ["batch", "segment", "produce"];
+const TARGETS: [&str; 4] = ["batch", "segment", "produce", "metadata"];
 /// Coverage of edges, counted in place, and the operands of comparisons, from which libFuzzer learns what is looked for.
 const INSTRUMENTATION: [&str; 6] = [
     "-Cpasses=sancov-module",
