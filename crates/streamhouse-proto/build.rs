@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let descriptors = protox::compile([format!("streamhouse/v1/{service}.proto")], ["proto"])?;
         tonic_prost_build::configure()
             .bytes(".")
-            .codec_path(&format!("crate::codec::{codec}"))
+            .codec_path(format!("crate::codec::{codec}"))
             .out_dir(folder)
             .compile_fds(descriptors)?;
     }

@@ -33,7 +33,7 @@ pub enum SecurityError {
     },
     /// Anybody could read and write.
     #[error(
-        "--grpc-listen-address {address} is reached from other hosts: whoever can connect could {danger}. Add {flags}, or \
+        "--grpc-listen-address {address} is reached from other hosts: whoever can connect could {danger}. Add {missing}, or \
          --insecure if the network itself keeps others out"
     )]
     Open {
@@ -41,8 +41,8 @@ pub enum SecurityError {
         address: SocketAddr,
         /// What others could do.
         danger: &'static str,
-        /// What to add.
-        flags: &'static str,
+        /// The flags to add.
+        missing: &'static str,
     },
 }
 
@@ -60,26 +60,34 @@ impl TryFrom<&Flags> for Security {
                 return Err(SecurityError::TlsHalf { given: "--tls-key", missing: "--tls-cert" });
             }
         };
-        let address = flags.grpc_listen_address;
-        if !address.ip().to_canonical().is_loopback() && !flags.insecure {
-            let (danger, flags) = match (tls.is_some(), flags.tokens_file.is_some()) {
-                (true, true) => ("", ""),
-                (true, false) => ("read and write everything", "--tokens-file FILE"),
-                (false, true) => ("see tokens and records", "--tls-cert FILE --tls-key FILE"),
-                (false, false) => {
-                    ("read and write everything", "--tls-cert FILE --tls-key FILE --tokens-file FILE")
-                }
-            };
-            if !flags.is_empty() {
-                return Err(SecurityError::Open { address, danger, flags });
+        if let Some((danger, missing)) = missing(tls.is_some(), flags.tokens_file.is_some())
+            && !flags.grpc_listen_address.ip().to_canonical().is_loopback()
+        {
+            let open = SecurityError::Open { address: flags.grpc_listen_address, danger, missing };
+            if !flags.insecure {
+                return Err(open);
             }
+            tracing::warn!("--insecure: whoever can connect to {} can {danger}", flags.grpc_listen_address);
         }
         let tls = tls.map(|files| Watched::open(files, Acceptor::read)).transpose();
-        let tokens = flags.tokens_file.iter().cloned().map(|file| Watched::open(vec![file], Tokens::read));
+        let tokens =
+            flags.tokens_file.clone().map(|file| Watched::open(vec![file], Tokens::read)).transpose();
         Ok(Security {
-            tokens: tokens.last().transpose().map_err(SecurityError::Tokens)?.map(Arc::new),
+            tokens: tokens.map_err(SecurityError::Tokens)?.map(Arc::new),
             tls: tls.map_err(SecurityError::Tls)?.map(Arc::new),
         })
+    }
+}
+
+/// What others can do where the port is not guarded, and the flags that keep them from it.
+fn missing(tls: bool, tokens: bool) -> Option<(&'static str, &'static str)> {
+    match (tls, tokens) {
+        (true, true) => None,
+        (true, false) => Some(("read and write everything", "--tokens-file FILE")),
+        (false, true) => Some(("see tokens and records", "--tls-cert FILE --tls-key FILE")),
+        (false, false) => {
+            Some(("read and write everything", "--tls-cert FILE --tls-key FILE --tokens-file FILE"))
+        }
     }
 }
 

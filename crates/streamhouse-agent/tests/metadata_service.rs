@@ -18,7 +18,7 @@ fn at(partition: u32) -> TopicPartition {
 }
 
 fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, kind: ErrorKind, said: &str) {
-    let status = answer.unwrap_err();
+    let status = answer.expect_err("it is refused");
     assert_eq!(store_kind(&status), Some(kind), "{status}");
     assert!(status.message().contains(said), "{status}");
     assert_eq!(status::to_error(&status).kind(), kind);
