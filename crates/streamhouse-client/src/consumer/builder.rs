@@ -51,7 +51,7 @@ pub struct ConsumerBuilder {
     standalone: bool,
     session_timeout: Duration,
     heartbeat_interval: Option<Duration>,
-    max_poll_interval: Duration,
+    max_poll_interval: Option<Duration>,
 }
 
 impl Default for ConsumerBuilder {
@@ -68,7 +68,7 @@ impl Default for ConsumerBuilder {
             standalone: false,
             session_timeout: SESSION_TIMEOUT,
             heartbeat_interval: None,
-            max_poll_interval: MAX_POLL_INTERVAL,
+            max_poll_interval: None,
         }
     }
 }
@@ -145,9 +145,9 @@ impl ConsumerBuilder {
     }
 
     /// A member that was neither polled nor committed for this long leaves its partitions to others, though its process
-    /// lives; its next poll joins again. Default 5 min; at least the session timeout.
+    /// lives; its next poll joins again. Default 5 min, or the session timeout when that is more; no less than it.
     pub fn max_poll_interval(mut self, interval: Duration) -> Self {
-        self.max_poll_interval = interval;
+        self.max_poll_interval = Some(interval);
         self
     }
 
@@ -162,7 +162,7 @@ impl ConsumerBuilder {
         let store = self.metadata_store.take().ok_or_else(|| missing("metadata_store"))?;
         let objects = self.object_store.take().ok_or_else(|| missing("object_store"))?;
         let group = GroupId::new(&self.group_id.take().ok_or_else(|| missing("group_id"))?)?;
-        let heartbeat = self.check()?;
+        let (heartbeat, max_poll_interval) = self.check()?;
         let client_id = identity::client_id(self.client_id.take(), "consumer")?;
         let mut topics = Vec::new();
         for name in self.topics.iter().collect::<BTreeSet<_>>() {
@@ -187,14 +187,14 @@ impl ConsumerBuilder {
             topics,
             session: self.session_timeout,
             heartbeat,
-            max_poll_interval: self.max_poll_interval,
+            max_poll_interval,
         }));
         consumer.take_part().await?;
         Ok(consumer)
     }
 
-    /// Checks what can be checked without a store; gives the heartbeat interval.
-    fn check(&self) -> Result<Duration> {
+    /// Checks what can be checked without a store; gives the heartbeat and the longest poll interval.
+    fn check(&self) -> Result<(Duration, Duration)> {
         if self.topics.is_empty() {
             return Err(missing("topics"));
         }
@@ -210,17 +210,18 @@ impl ConsumerBuilder {
                 AsTyped(SESSION_TIMEOUT_MAX)
             )));
         }
-        if self.max_poll_interval < session {
+        let max_poll_interval = self.max_poll_interval.unwrap_or(MAX_POLL_INTERVAL.max(session));
+        if max_poll_interval < session {
             return Err(ClientError::Invalid(format!(
                 "max_poll_interval is {}; it must be at least session_timeout, {}",
-                AsTyped(self.max_poll_interval),
+                AsTyped(max_poll_interval),
                 AsTyped(session)
             )));
         }
         let longest = session / HEARTBEATS_MIN;
         match self.heartbeat_interval {
-            None => Ok(HEARTBEAT_INTERVAL.min(longest)),
-            Some(interval) if !interval.is_zero() && interval <= longest => Ok(interval),
+            None => Ok((HEARTBEAT_INTERVAL.min(longest), max_poll_interval)),
+            Some(interval) if !interval.is_zero() && interval <= longest => Ok((interval, max_poll_interval)),
             Some(interval) => Err(ClientError::Invalid(format!(
                 "heartbeat_interval is {}; it must be over 0 and at most a third of session_timeout, {}",
                 AsTyped(interval),
