@@ -28,7 +28,7 @@ const TOKENS: &str = "\
 
 async fn agent_with_tokens(log: &Log) -> Agent {
     let path = write(log, "tokens", TOKENS);
-    Agent::start(log.config(&["--tokens-file", path.to_str().unwrap()])).await.unwrap()
+    log.agent_with(&["--tokens-file", path.to_str().expect("a path in UTF-8")]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

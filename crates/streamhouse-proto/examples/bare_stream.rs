@@ -37,13 +37,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     // The windows and frames of an agent.
+    let service = AgentServer::new(Nothing).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = Server::builder()
         .initial_connection_window_size(16 << 20)
         .initial_stream_window_size(256 << 10)
         .max_frame_size(64 << 10)
-        .add_service(AgentServer::new(Nothing).max_decoding_message_size(MESSAGE_BYTES_MAX));
-    let server =
-        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))));
+        .serve_with_incoming(service, incoming);
+    let server = tokio::spawn(server);
     let channel = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true).connect().await?;
     let client = AgentClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX);
 

@@ -76,7 +76,12 @@ impl Log {
 
     /// An agent as the binary runs it.
     pub(crate) async fn agent(&self) -> Agent {
-        Agent::start(self.config(&[])).await.unwrap()
+        self.agent_with(&[]).await
+    }
+
+    /// The same, with more flags.
+    pub(crate) async fn agent_with(&self, flags: &[&str]) -> Agent {
+        Agent::start(self.config(flags)).await.unwrap()
     }
 
     /// An agent on this log whose stores fail when told to.
