@@ -5,7 +5,8 @@ use crate::{ClientSecurity, RemoteMetadataStore};
 use std::{fmt, str::FromStr, sync::Arc};
 use streamhouse_core::{GroupId, Partition, TopicName, TopicPartition};
 use streamhouse_metadata::{
-    ClientStore, Group, GroupOffset, MetadataError, OffsetCommit, PartitionInfo, Retention, Topic, Watermarks,
+    ClientStore, Group, GroupOffset, GroupView, MetadataError, OffsetCommit, PartitionInfo, Retention, Topic,
+    Watermarks,
 };
 
 /// Creates topics, lists what there is, moves groups.
@@ -164,9 +165,18 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// `NotFound` when the group has never committed.
+    /// `NotFound` when the group has never committed and never had a member.
     pub async fn describe_group(&self, group: &str) -> Result<Vec<GroupOffset>> {
         Ok(self.store.describe_group(&GroupId::new(group)?).await?)
+    }
+
+    /// Who reads for the group now, and who of them reads which partition.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when there is no such group.
+    pub async fn group_members(&self, group: &str) -> Result<GroupView> {
+        Ok(self.store.group_view(&GroupId::new(group)?).await?)
     }
 
     /// How far a group is on every partition of a topic; also of a group that has not committed yet.
