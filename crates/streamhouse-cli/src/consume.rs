@@ -1,8 +1,8 @@
 //! `streamhouse consume`: reads records for a group.
 
-use crate::args::Places;
 use crate::output::{Output, STDOUT_FAILED, human_bytes, note};
 use crate::parse::{self, CommitEvery};
+use crate::places::Places;
 use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::report::{ConsumeReport, ConsumeTally, Counts, ReportFile};
@@ -28,10 +28,10 @@ const RATE_SECONDS_MIN: f64 = 0.01;
 /// What to read.
 #[derive(Debug, Args)]
 pub(crate) struct Consume {
-    /// The topics; every partition of each.
+    /// The topics.
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
-    /// The group: reading resumes at its committed offsets.
+    /// The group: reading resumes at its committed offsets, and is shared with the group's other consumers.
     #[arg(long)]
     group: String,
     /// Where to begin when the group has committed nothing.
@@ -49,6 +49,13 @@ pub(crate) struct Consume {
     /// Commit nothing: the group stays where it is.
     #[arg(long, conflicts_with = "commit_every")]
     no_commit: bool,
+    /// Read every partition, also those that the group's consumers read, without being one of them. Commits are refused
+    /// as long as they read.
+    #[arg(long)]
+    standalone: bool,
+    /// Let others read this consumer's partitions when it has not been heard of for so many seconds; from 1.
+    #[arg(long, value_name = "S", default_value = "10", value_parser = parse::seconds)]
+    session_timeout: Duration,
     /// Most records of one poll.
     #[arg(long, value_name = "N", default_value_t = POLL_RECORDS)]
     poll_records: usize,
@@ -83,7 +90,9 @@ pub(crate) async fn execute(command: Consume, places: &Places, output: Output) -
             Reset::Earliest => OffsetReset::Earliest,
             Reset::Latest => OffsetReset::Latest,
         })
-        .max_poll_records(command.records_per_poll());
+        .max_poll_records(command.records_per_poll())
+        .standalone(command.standalone)
+        .session_timeout(command.session_timeout);
     if let Some(id) = &command.run.client_id {
         builder = builder.client_id(id);
     }
@@ -130,8 +139,10 @@ impl Consume {
 fn with_place(error: anyhow::Error, places: &Places) -> anyhow::Error {
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Storage { source, .. }) if source.kind() == ErrorKind::NotFound => {
-            let place = places.object_store_path().display();
-            anyhow!("{error}. Is {place} (--object-store-path) the object store of the agent that wrote it?")
+            let Ok(place) = places.object_store() else { return error };
+            let flag =
+                if place.as_directory().is_some() { "--object-store-path" } else { "--object-store-url" };
+            anyhow!("{error}. Is {place} ({flag}) the object store of the agent that wrote it?")
         }
         _ => error,
     }
@@ -164,6 +175,7 @@ impl Run {
         // A poll is never dropped half done: it is short, and its end is awaited.
         while left > 0 && !stop.is_cancelled() && self.some_can_be_read() {
             let Some(records) = self.poll().await? else { continue };
+            self.unreadable.keep_among(self.consumer.partitions());
             if records.is_empty() {
                 if command.idle_exit.is_some_and(|limit| last_record.elapsed() >= limit) {
                     break;
@@ -186,7 +198,9 @@ impl Run {
     }
 
     fn some_can_be_read(&self) -> bool {
-        self.unreadable.partitions() < self.consumer.partitions().len()
+        let partitions = self.consumer.partitions();
+        // Who has nothing to read yet waits for others to leave it something.
+        partitions.len() == 0 || self.unreadable.partitions() < partitions.len()
     }
 
     /// Polls once. `None` when something went wrong, after a pause if it may pass; no records when all that was met is
@@ -265,11 +279,14 @@ impl Commits {
         Commits { every, records: 0, last: Instant::now() }
     }
 
-    /// Commits if it is time to, after a poll that returned `records`. A store that is busy is asked again later.
+    /// Commits if it is time to, after a poll that returned `records`, or if another consumer waits for it. A store that is
+    /// busy is asked again later.
     async fn due(&mut self, consumer: &mut Consumer, records: u64) -> Result<()> {
         self.records += records;
+        let awaited = consumer.handing_over().next().is_some();
         let due = match self.every {
             None => false,
+            Some(_) if awaited => self.records > 0,
             Some(CommitEvery::Records(every)) => self.records >= every,
             Some(CommitEvery::Time(every)) => self.records > 0 && self.last.elapsed() >= every,
         };
@@ -280,6 +297,11 @@ impl Commits {
             Ok(()) => {
                 self.records = 0;
                 self.last = Instant::now();
+                Ok(())
+            }
+            // What is lost is not committed by trying again; all else was, or will be.
+            Err(error) if error.kind() == ErrorKind::Fenced => {
+                note(&error.to_string());
                 Ok(())
             }
             Err(error) if error.kind().is_retryable() => {

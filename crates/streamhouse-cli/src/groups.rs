@@ -1,25 +1,25 @@
 //! `streamhouse groups`: list, describe, reset-offsets.
 
-use crate::args::Places;
 use crate::lag::{self, LagRow};
 use crate::output::{Output, Table, or_dash};
+use crate::places::Places;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use streamhouse_client::{Admin, OffsetTarget};
-use streamhouse_metadata::{GroupOffset, MetadataError};
+use streamhouse_metadata::{GroupOffset, GroupView, Member, MetadataError};
 
 /// What to do with groups.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Groups {
     /// List all groups.
     List,
-    /// Show a group's position and lag on every partition it has committed on.
+    /// Show a group's position and lag on every partition it has committed on, and which member reads what.
     Describe {
         /// The group.
         group: String,
     },
-    /// Move a group on a topic. Stop its consumers first: a running one overwrites this with its next commit.
+    /// Move a group on a topic. Stop its consumers first: what one of them reads is not moved.
     ResetOffsets(ResetOffsets),
 }
 
@@ -50,6 +50,22 @@ struct GroupRow {
 }
 
 #[derive(Debug, Serialize)]
+struct Described {
+    group: String,
+    members: Vec<MemberRow>,
+    offsets: Vec<LagRow>,
+}
+
+/// A member and what it reads.
+#[derive(Debug, Serialize)]
+struct MemberRow {
+    member: String,
+    topics: Vec<String>,
+    /// What it has claimed, as `topic/partition`.
+    partitions: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
 struct ResetRow {
     group: String,
     topic: String,
@@ -73,9 +89,11 @@ pub(crate) async fn execute(command: Groups, places: &Places, output: Output) ->
             output.show(&groups.iter().map(row).collect::<Vec<_>>(), |rows| groups_table(rows))
         }
         Groups::Describe { group } => {
-            let offsets = places.viewer().await?.describe_group(&group).await?;
-            let rows: Vec<_> = offsets.iter().map(|offset| LagRow::new(&group, offset)).collect();
-            output.show(&rows, |rows| lag::table(rows))
+            let admin = places.viewer().await?;
+            let offsets = admin.describe_group(&group).await?;
+            let offsets = offsets.iter().map(|offset| LagRow::new(&group, offset)).collect();
+            let members = member_rows(&admin.group_members(&group).await?);
+            output.show(&Described { group, members, offsets }, describe_text)
         }
         Groups::ResetOffsets(reset) => {
             let admin = if reset.dry_run { places.viewer().await? } else { places.admin().await? };
@@ -118,6 +136,32 @@ fn plan_partition(before: &GroupOffset, reset: &ResetOffsets) -> Result<ResetRow
         to: reset.to.on(&before.partition, before.watermarks)?,
         dry_run: reset.dry_run,
     })
+}
+
+fn member_rows(view: &GroupView) -> Vec<MemberRow> {
+    let row = |member: &Member| MemberRow {
+        member: member.id.to_string(),
+        topics: member.topics.iter().map(ToString::to_string).collect(),
+        partitions: view
+            .claims
+            .iter()
+            .filter(|claim| claim.member == member.id)
+            .map(|claim| claim.partition.to_string())
+            .collect(),
+    };
+    view.members.iter().map(row).collect()
+}
+
+fn describe_text(group: &Described) -> String {
+    if group.members.is_empty() {
+        return lag::table(&group.offsets);
+    }
+    let mut table = Table::new(["MEMBER", "TOPICS", "PARTITIONS", "READS"]);
+    for MemberRow { member, topics, partitions } in &group.members {
+        let reads = if partitions.is_empty() { or_dash(None::<u64>) } else { partitions.join(",") };
+        table.row([member.clone(), topics.join(","), partitions.len().to_string(), reads]);
+    }
+    format!("{}\n{}", table.text(), lag::table(&group.offsets))
 }
 
 fn groups_table(groups: &[GroupRow]) -> String {

@@ -1,7 +1,7 @@
 //! `streamhouse lag`: how far groups are behind.
 
-use crate::args::Places;
 use crate::output::{Output, Table, or_dash};
+use crate::places::Places;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;

@@ -12,6 +12,7 @@ mod output;
 mod pace;
 mod parse;
 mod pending;
+mod places;
 mod printer;
 mod produce;
 mod progress;

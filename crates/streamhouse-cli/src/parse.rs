@@ -3,9 +3,9 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// A duration with its unit: `500us`, `5ms`, `2s`, `1.5m`; `0` needs none.
+/// A duration with its unit: `500us`, `5ms`, `2s`, `1.5m`, `12h`, `7d`; `0` needs none.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no duration; write a number and us, ms, s or m, such as 5ms");
+    let wrong = || format!("{text:?} is no duration; write a number and us, ms, s, m, h or d, such as 5ms");
     if text == "0" {
         return Ok(Duration::ZERO);
     }
@@ -15,6 +15,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "ms" => 1e-3,
         "s" => 1.0,
         "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
         _ => return Err(wrong()),
     };
     let number: f64 = text[..unit_at].parse().map_err(|_| wrong())?;
@@ -31,13 +33,37 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     positive.ok_or_else(|| format!("{text:?} is no time above 0; write seconds, such as 10 or 0.5"))
 }
 
-/// A number of bytes: `100`, `1KiB` or `1k` (1024), `2MiB` or `2m`.
+/// How long records are kept: a duration above 0, or `none` for ever.
+pub(crate) fn retention_age(text: &str) -> Result<Limit<Duration>, String> {
+    match duration(text) {
+        _ if text == "none" => Ok(Limit(None)),
+        Ok(age) if age >= Duration::from_millis(1) => Ok(Limit(Some(age))),
+        _ => Err(format!("{text:?} is no retention; write a time of at least 1ms, such as 7d, or none")),
+    }
+}
+
+/// How many bytes of a partition are kept: at least 1, or `none` for all.
+pub(crate) fn retention_bytes(text: &str) -> Result<Limit<u64>, String> {
+    match bytes(text) {
+        _ if text == "none" => Ok(Limit(None)),
+        Ok(bytes) if bytes > 0 => Ok(Limit(Some(bytes as u64))),
+        _ => Err(format!("{text:?} is no retention; write bytes, such as 1GiB, or none")),
+    }
+}
+
+/// A limit that was given, which may be that there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit<T>(pub(crate) Option<T>);
+
+/// A number of bytes: `100`, `1KiB` or `1k` (1024), `2MiB` or `2m`, `1GiB`, `1TiB`.
 pub(crate) fn bytes(text: &str) -> Result<usize, String> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let factor = match text[unit_at..].to_ascii_lowercase().as_str() {
         "" | "b" => Some(1),
         "k" | "kib" => Some(1 << 10),
         "m" | "mib" => Some(1 << 20),
+        "g" | "gib" => Some(1 << 30),
+        "t" | "tib" => Some(1 << 40),
         _ => None,
     };
     let number = text[..unit_at].parse::<usize>().ok();
@@ -88,6 +114,7 @@ mod tests {
         assert_eq!(duration("500us"), Ok(Duration::from_micros(500)));
         assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 24 * 3600)));
         for wrong in ["", "5", "ms", "-1s", "5 parsecs", "nans", "1e300s"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
@@ -107,9 +134,21 @@ mod tests {
         assert_eq!(bytes("100"), Ok(100));
         assert_eq!(bytes("4KiB"), Ok(4096));
         assert_eq!(bytes("1m"), Ok(1 << 20));
-        for wrong in ["", "KiB", "-1", "1.5k", "1GiB", "99999999999999999999", "18446744073709551615k"] {
+        for wrong in ["", "KiB", "-1", "1.5k", "1PiB", "99999999999999999999", "18446744073709551615k"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn retention_is_a_limit_above_zero_or_none() {
+        assert_eq!(retention_age("none"), Ok(Limit(None)));
+        assert_eq!(retention_age("12h"), Ok(Limit(Some(Duration::from_secs(12 * 3600)))));
+        assert_eq!(retention_bytes("none"), Ok(Limit(None)));
+        assert_eq!(retention_bytes("1GiB"), Ok(Limit(Some(1 << 30))));
+        for wrong in ["0", "1us", "7", "never"] {
+            assert!(retention_age(wrong).is_err(), "{wrong}");
+        }
+        assert!(retention_bytes("0").is_err() && retention_bytes("much").is_err());
     }
 
     #[test]

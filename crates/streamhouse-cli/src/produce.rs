@@ -1,11 +1,11 @@
 //! `streamhouse produce`: sends records and awaits every acknowledgement.
 
-use crate::args::Places;
 use crate::generator::Generator;
 use crate::output::{Output, human_bytes, human_duration, kind_name};
 use crate::pace::Pacer;
 use crate::parse;
 use crate::pending::Pending;
+use crate::places::Places;
 use crate::progress::Progress;
 use crate::report::{ProduceReport, ProduceTally, ReportFile};
 use crate::run::{RunArgs, stop_on_signals};
@@ -108,7 +108,7 @@ pub(crate) async fn execute(command: Produce, places: &Places, output: Output) -
     command.check_topic(&Admin::new(store.clone())).await?;
     let mut source = command.from.open().await?;
     let report_file = ReportFile::create(command.run.report.as_deref())?;
-    let mut builder = Producer::builder().metadata_store(store);
+    let mut builder = Producer::builder().metadata_store(store).security(places.security());
     if let Some(id) = &command.run.client_id {
         builder = builder.client_id(id);
     }

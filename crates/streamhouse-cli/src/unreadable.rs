@@ -2,7 +2,7 @@
 
 use crate::output::note;
 use anyhow::{Result, bail};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use streamhouse_client::{ClientError, ConsumedRecord};
 use streamhouse_core::{Counted, TopicPartition};
 
@@ -45,6 +45,14 @@ impl Unreadable {
                     .any(|record| record.partition == partition.partition && record.topic == partition.topic)
             };
             self.stops.retain(|partition, _| !gave(partition));
+        }
+    }
+
+    /// Forgets the partitions that others read now.
+    pub(crate) fn keep_among<'a>(&mut self, partitions: impl Iterator<Item = &'a TopicPartition>) {
+        if !self.stops.is_empty() {
+            let read: BTreeSet<_> = partitions.collect();
+            self.stops.retain(|partition, _| read.contains(partition));
         }
     }
 

@@ -6,6 +6,7 @@ use crate::consumer::keeper::Seat;
 use crate::consumer::membership::Membership;
 use crate::error::{ClientError, Result};
 use crate::identity;
+use crate::{remote, security::ClientSecurity};
 use object_store::ObjectStore;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use streamhouse_core::{AsTyped, GroupId, MemberId, TopicName, TopicPartition};
@@ -38,9 +39,11 @@ pub enum OffsetReset {
     Latest,
 }
 
-/// Configures a [`Consumer`]. Group, topics and both stores must be set.
+/// Configures a [`Consumer`]. Group, topics, `bootstrap` or the metadata store, and the object store must be set.
 pub struct ConsumerBuilder {
     metadata_store: Option<Arc<dyn ClientStore>>,
+    bootstrap: Option<String>,
+    security: ClientSecurity,
     object_store: Option<Arc<dyn ObjectStore>>,
     group_id: Option<String>,
     client_id: Option<String>,
@@ -58,6 +61,8 @@ impl Default for ConsumerBuilder {
     fn default() -> Self {
         Self {
             metadata_store: None,
+            bootstrap: None,
+            security: ClientSecurity::default(),
             object_store: None,
             group_id: None,
             client_id: None,
@@ -74,7 +79,21 @@ impl Default for ConsumerBuilder {
 }
 
 impl ConsumerBuilder {
-    /// Where topics, segments and groups are found. An `Arc<SqliteMetadataStore>` can be passed as it is.
+    /// Agents that are asked where topics, segments and groups are: `HOST:PORT[,HOST:PORT]`. Any will do, and of several
+    /// any that answers.
+    pub fn bootstrap(mut self, addresses: impl Into<String>) -> Self {
+        self.bootstrap = Some(addresses.into());
+        self
+    }
+
+    /// Token and TLS for the connections to those agents. Default: neither.
+    pub fn security(mut self, security: ClientSecurity) -> Self {
+        self.security = security;
+        self
+    }
+
+    /// Where topics, segments and groups are found, instead of `bootstrap`: for who has access to the database itself. An
+    /// `Arc<SqliteMetadataStore>` can be passed as it is.
     pub fn metadata_store(mut self, store: Arc<dyn ClientStore>) -> Self {
         self.metadata_store = Some(store);
         self
@@ -159,7 +178,8 @@ impl ConsumerBuilder {
     /// `Invalid` for a setting that is missing or wrong; `NotFound` for a topic that does not exist; otherwise what the
     /// metadata store met.
     pub async fn build(mut self) -> Result<Consumer> {
-        let store = self.metadata_store.take().ok_or_else(|| missing("metadata_store"))?;
+        let (direct, bootstrap) = (self.metadata_store.take(), self.bootstrap.take());
+        let store = remote::store_of("consumer", direct, bootstrap, &self.security).await?;
         let objects = self.object_store.take().ok_or_else(|| missing("object_store"))?;
         let group = GroupId::new(&self.group_id.take().ok_or_else(|| missing("group_id"))?)?;
         let (heartbeat, max_poll_interval) = self.check()?;
