@@ -199,6 +199,29 @@ fn a_signal_that_comes_twice_at_once_is_one() {
 }
 
 #[test]
+fn a_groups_members_are_shown_and_what_they_read_is_not_moved() {
+    let log = Log::new();
+    log.ok(&["topic", "create", "orders", "--partitions", "2"]);
+    log.make_objects();
+    let consumer = log.command(&["consume", "orders", "--group", "billing"]).spawn().unwrap();
+    let both = json!(["orders/0", "orders/1"]);
+    wait_until("the consumer to claim the partitions", || {
+        let groups = log.json(&["groups", "list"]);
+        groups != json!([]) && log.json(&["groups", "describe", "billing"])["members"][0]["partitions"] == both
+    });
+    assert!(log.ok(&["groups", "describe", "billing"]).contains("orders/0,orders/1"));
+    let reset = ["groups", "reset-offsets", "billing", "--topic", "orders", "--to", "earliest"];
+    log.fails(&reset, &["orders/0 is read by member", "stop the group's consumers"]);
+
+    let pid = rustix::process::Pid::from_child(&consumer);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let output = consumer.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(log.json(&["groups", "describe", "billing"])["members"], json!([]), "it left");
+    log.ok(&reset);
+}
+
+#[test]
 fn groups_are_moved_within_what_can_be_read() {
     let log = Log::new();
     log.ok(&["topic", "create", "orders", "--partitions", "2"]);
