@@ -14,10 +14,10 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// `Fenced` when records that polls have returned are not committed and never will be by this consumer, since it lost
-    /// their partitions before: because its session was over, or it let other members wait for too long. Those records are
-    /// read again by others. Whatever else polls have returned is committed, unless the error comes from the store, which
-    /// the next poll joins again.
+    /// `Fenced` when records that polls have returned were not committed and will not be by this consumer, since it has lost
+    /// their partitions: its session was over, or other members had waited for a commit for too long. They are read again
+    /// by others. The error names the partitions and comes once; what was returned of the partitions that are still
+    /// claimed is committed. Poll on: a consumer that has lost its place in the group joins again.
     ///
     /// `Invalid`, only for a [`standalone`](crate::ConsumerBuilder::standalone) consumer, when a member of the group has
     /// claimed a partition. Otherwise the metadata store failed; nothing was committed then, unless the error says that
