@@ -207,7 +207,8 @@ fn a_groups_members_are_shown_and_what_they_read_is_not_moved() {
     let both = json!(["orders/0", "orders/1"]);
     wait_until("the consumer to claim the partitions", || {
         let groups = log.json(&["groups", "list"]);
-        groups != json!([]) && log.json(&["groups", "describe", "billing"])["members"][0]["partitions"] == both
+        groups != json!([])
+            && log.json(&["groups", "describe", "billing"])["members"][0]["partitions"] == both
     });
     assert!(log.ok(&["groups", "describe", "billing"]).contains("orders/0,orders/1"));
     let reset = ["groups", "reset-offsets", "billing", "--topic", "orders", "--to", "earliest"];

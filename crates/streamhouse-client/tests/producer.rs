@@ -176,6 +176,27 @@ async fn a_takeover_by_another_address_is_followed() {
 }
 
 #[tokio::test]
+async fn an_agent_that_hangs_is_left_when_another_has_its_leases() {
+    let mut log = Log::without_agent(&[("orders", 4)]).await;
+    // Connections to a process that is stopped are taken, and nothing comes back.
+    let stopped = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    log.writer.lease(&stopped.local_addr().unwrap().to_string()).await;
+    let timeout = Duration::from_secs(3600);
+    let producer = log.producer().delivery_timeout(timeout).build().await.unwrap();
+    let mut deliveries = Vec::new();
+    for value in 0..40_u32 {
+        deliveries.push(producer.send("orders", None, b"0", Some(value % 4)).await.unwrap());
+    }
+    let (_silent, _) = stopped.accept().await.unwrap();
+    log.serve().await;
+    for report in join_all(deliveries).await {
+        report.unwrap();
+    }
+    assert_eq!(values(&log, 40).await.len(), 40, "each is stored once");
+    producer.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn an_address_that_no_partition_points_to_is_disconnected() {
     let mut log = Log::without_agent(&[("orders", 1)]).await;
     let agent = log.serve().await;

@@ -65,6 +65,7 @@ impl Log {
     }
 
     /// Standard output of a command that must succeed.
+    #[allow(dead_code, reason = "each test file is a crate of its own, and some name another log")]
     pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
@@ -72,12 +73,14 @@ impl Log {
     }
 
     /// The same, parsed.
+    #[allow(dead_code, reason = "each test file is a crate of its own, and some name another log")]
     pub(crate) fn json(&self, arguments: &[&str]) -> serde_json::Value {
         let output = self.ok(&[arguments, &["--json"]].concat());
         serde_json::from_str(&output).unwrap()
     }
 
     /// The error of a command that must end with status 1: one line that says all of `says`.
+    #[allow(dead_code, reason = "each test file is a crate of its own, and some name another log")]
     pub(crate) fn fails(&self, arguments: &[&str], says: &[&str]) {
         let output = self.command(arguments).output().unwrap();
         let error = stderr(&output);

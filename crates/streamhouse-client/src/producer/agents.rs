@@ -24,7 +24,7 @@ pub trait Transport: Send + Sync {
 /// The agents that partitions point to, and those that still owe an answer.
 pub(crate) struct Agents {
     by_address: HashMap<Arc<str>, Agent>,
-    connector: Connector,
+    connector: Arc<Connector>,
     transport: Option<Arc<dyn Transport>>,
 }
 
@@ -43,14 +43,14 @@ pub(crate) struct Agent {
 /// What takes requests to an agent.
 #[derive(Clone)]
 pub(crate) enum Client {
-    Network(AgentClient<Channel>, Connector),
+    Network(AgentClient<Channel>, Arc<Connector>),
     Given(Arc<dyn Transport>),
 }
 
 impl Agents {
     /// Reaches agents by `transport`, or over the network.
     pub(crate) fn new(connector: Connector, transport: Option<Arc<dyn Transport>>) -> Agents {
-        Agents { by_address: HashMap::new(), connector, transport }
+        Agents { by_address: HashMap::new(), connector: Arc::new(connector), transport }
     }
 
     /// Until when the agent at this address is left alone, since it did not answer.
@@ -107,10 +107,10 @@ impl Agents {
 
 impl Client {
     /// Of an agent at `host:port`; connects with the first request.
-    fn connect(address: &str, connector: &Connector) -> Result<Client, Arc<str>> {
+    fn connect(address: &str, connector: &Arc<Connector>) -> Result<Client, Arc<str>> {
         let client =
             AgentClient::new(connector.channel(address)?).max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(Client::Network(client, connector.clone()))
+        Ok(Client::Network(client, Arc::clone(connector)))
     }
 
     /// Sends the request; once more when the token was refused and there is another now.

@@ -56,6 +56,21 @@ pub(crate) struct Config {
     pub(crate) requests_in_flight: usize,
 }
 
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            batch_bytes: BATCH_BYTES,
+            batch_records: BATCH_RECORDS,
+            linger: LINGER,
+            compression: Compression::None,
+            buffer_bytes: BUFFER_BYTES,
+            delivery_timeout: DELIVERY_TIMEOUT,
+            send_timeout: SEND_TIMEOUT,
+            requests_in_flight: REQUESTS_IN_FLIGHT,
+        }
+    }
+}
+
 impl Default for ProducerBuilder {
     fn default() -> Self {
         Self {
@@ -65,16 +80,7 @@ impl Default for ProducerBuilder {
             clock: Arc::new(SystemClock),
             client_id: None,
             transport: None,
-            config: Config {
-                batch_bytes: BATCH_BYTES,
-                batch_records: BATCH_RECORDS,
-                linger: LINGER,
-                compression: Compression::None,
-                buffer_bytes: BUFFER_BYTES,
-                delivery_timeout: DELIVERY_TIMEOUT,
-                send_timeout: SEND_TIMEOUT,
-                requests_in_flight: REQUESTS_IN_FLIGHT,
-            },
+            config: Config::default(),
         }
     }
 }

@@ -148,3 +148,71 @@ pub(crate) async fn in_time<T>(asked: impl Future<Output = Result<T, MetadataErr
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::producer::{batch::NewRecord, builder::Config, partitioner::Sticky};
+    use streamhouse_core::ManualClock;
+    use streamhouse_hooks::{Instance, Role};
+    use streamhouse_metadata::{LeaseHolder, Watermarks};
+
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    /// A lane that has a record, so that it waits for something.
+    fn lane(partition: u32) -> Arc<Lane> {
+        let partition = TopicPartition { topic: TopicName::new("orders").unwrap(), partition };
+        let lane =
+            Lane::new(partition, Arc::new(Sticky::new(0, 1)), 7, &Instance::new(Role::Producer, "test", ""));
+        let record = NewRecord { timestamp_ms: None, key: None, value: b"v", headers: &[] };
+        lane.push(&record, (0, record.cost_bytes()), &Config::default(), &ManualClock::default()).unwrap();
+        lane
+    }
+
+    fn infos(held: std::ops::Range<u32>) -> Vec<PartitionInfo> {
+        let holder = || LeaseHolder { agent: "a".parse().unwrap(), address: "a:1".to_owned(), epoch: 1 };
+        let info = |partition| PartitionInfo {
+            partition,
+            watermarks: Watermarks { log_start: 0, high_watermark: 0 },
+            holder: held.contains(&partition).then(holder),
+        };
+        (0..1000).map(info).collect()
+    }
+
+    fn backoff() -> Backoff {
+        Backoff::new(Duration::from_secs(1), Duration::from_secs(8), 7)
+    }
+
+    #[test]
+    fn a_thousand_partitions_are_one_lookup_and_the_next_waits_longer() {
+        let (mut holders, mut backoff) = (Holders::default(), backoff());
+        (0..1000).for_each(|partition| holders.wait(&lane(partition)));
+        let (due, _) = holders.due(0);
+        assert_eq!(due.len(), 1);
+        assert_eq!(holders.due(0), (vec![], None), "lookups of a topic do not overlap");
+        assert!(holders.found(&due[0], Ok(infos(0..999)), 0, &mut backoff).is_empty());
+        assert_eq!(holders.address(&lane(998).partition).map(|address| &**address), Some("a:1"));
+        let (none, next_ns) = holders.due(0);
+        assert!(
+            none.is_empty() && next_ns.unwrap() >= SECOND_NS / 2,
+            "one is still without a holder: {next_ns:?}"
+        );
+        assert_eq!(holders.due(SECOND_NS).0.len(), 1);
+        holders.found(&due[0], Ok(infos(0..0)), SECOND_NS, &mut backoff);
+        assert!(holders.due(SECOND_NS).1.unwrap() >= 2 * SECOND_NS, "the second pause is longer");
+        assert_eq!(holders.addresses().len(), 0);
+    }
+
+    #[test]
+    fn who_may_not_ask_is_told_and_what_passes_is_asked_again() {
+        let (mut holders, mut backoff) = (Holders::default(), backoff());
+        holders.wait(&lane(0));
+        let topic = holders.due(0).0.remove(0);
+        let not_told = |kind| Err(NotTold { kind, cause: "because".into() });
+        assert!(holders.found(&topic, not_told(ErrorKind::Unavailable), 0, &mut backoff).is_empty());
+        assert_eq!(holders.due(SECOND_NS).0.len(), 1);
+        let told = holders.found(&topic, not_told(ErrorKind::Invalid), SECOND_NS, &mut backoff);
+        assert_eq!((told.len(), told[0].1.kind), (1, ErrorKind::Invalid));
+        assert_eq!(holders.due(u64::MAX), (vec![], None), "nobody waits any more");
+    }
+}

@@ -174,7 +174,8 @@ struct State {
 }
 
 impl Writer {
-    async fn lease(&self, address: &str) {
+    /// Lets every lease be the stub's, at this address.
+    pub async fn lease(&self, address: &str) {
         let mut state = self.state.lock().await;
         self.store.expire_all_leases().await.unwrap();
         self.store.register_agent(&self.agent, address).await.unwrap();

@@ -224,3 +224,19 @@ fn records_are_dated_by_the_one_reading_of_the_clock() {
     let dates: Vec<_> = records.map(|record| record.unwrap().1.timestamp_ms).collect();
     assert_eq!(dates, [4990, 5000, 5003]);
 }
+
+#[test]
+fn what_cannot_be_sent_is_given_up_and_what_comes_later_has_an_epoch_of_its_own() {
+    let (lane, config) = with_batches(7);
+    lane.take(usize::MAX, usize::MAX);
+    assert_eq!(
+        lane.settle(vec![Answer::Moved("elsewhere".into()); 5]).again.unwrap(),
+        Again { attempt: 1, moved: true }
+    );
+    lane.ask();
+    let failed = lane.refuse(ErrorKind::Invalid, &"the token has expired".into());
+    assert_eq!(failed.len(), 7);
+    assert!(failed.iter().all(|(_, error)| error.to_string().contains("the token has expired")));
+    push(&lane, b"v", 10, &config);
+    assert_eq!(stamps(&lane.take(usize::MAX, usize::MAX)), [(7, 1, 0)]);
+}
