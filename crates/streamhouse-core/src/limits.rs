@@ -53,7 +53,9 @@ const _: () = assert!(
 /// What a partition takes of a metadata request beside its topic's name: tags, lengths, number, offset, generation.
 const ITEM_FRAMING_BYTES_MAX: usize = 64;
 const _: () = assert!(
-    (METADATA_ITEMS_MAX + 1) * (TOPIC_BYTES_MAX + ITEM_FRAMING_BYTES_MAX) + GROUP_BYTES_MAX + MEMBER_ID_BYTES_MAX
+    (METADATA_ITEMS_MAX + 1) * (TOPIC_BYTES_MAX + ITEM_FRAMING_BYTES_MAX)
+        + GROUP_BYTES_MAX
+        + MEMBER_ID_BYTES_MAX
         <= METADATA_REQUEST_BYTES_MAX,
     "a request that names the most partitions fits a message"
 );
