@@ -59,6 +59,31 @@ impl Binaries {
     pub fn probe(&self) -> PathBuf {
         self.dir.join("streamhouse-probe")
     }
+
+    /// `s3-server`, of the tests.
+    ///
+    /// # Errors
+    ///
+    /// When it is not built.
+    pub fn s3_server(&self) -> Result<PathBuf> {
+        self.built("s3-server", "streamhouse-s3-server")
+    }
+
+    /// `torture-load`, of the tests.
+    ///
+    /// # Errors
+    ///
+    /// When it is not built.
+    pub fn torture_load(&self) -> Result<PathBuf> {
+        self.built("torture-load", "streamhouse-torture")
+    }
+
+    /// What only tests use is not built as it ships, but with the tests.
+    fn built(&self, name: &str, package: &str) -> Result<PathBuf> {
+        let dirs = [self.dir.clone(), self.dir.join("../debug")];
+        let path = dirs.into_iter().map(|dir| dir.join(name)).find(|path| path.is_file());
+        path.with_context(|| format!("{name} is not built; run `cargo build --package {package}`"))
+    }
 }
 
 /// A log's directory.

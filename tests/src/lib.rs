@@ -3,6 +3,7 @@
 
 mod cluster;
 mod exposition;
+mod fleet;
 mod http;
 pub mod postgres;
 mod process;
@@ -13,6 +14,7 @@ pub mod s3;
 
 pub use cluster::{Agent, Binaries, Cluster, Ports, Probe, Target};
 pub use exposition::{Exposition, Sample};
+pub use fleet::{Fleet, FleetAgent, LEASE_TERM};
 pub use http::{Response, get};
 pub use postgres::Postgres;
 pub use process::{Process, poll_until};

@@ -22,6 +22,11 @@ impl Process {
         Ok(Process { name: name.to_owned(), child })
     }
 
+    /// Its name in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

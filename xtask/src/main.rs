@@ -9,6 +9,7 @@ mod setup;
 mod shell;
 mod test;
 mod tidy;
+mod torture;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -35,6 +36,8 @@ enum Command {
     /// Measures, and prints what it measured.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Breaks everything that can break while records are produced and consumed, then accounts for every record.
+    Torture(torture::Options),
     /// Checks what the compiler cannot: crate edges, and that every layer has the same nouns.
     Tidy,
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Test => test::run(),
         Command::Bench(bench) => bench::run(&bench),
+        Command::Torture(options) => torture::run(&options),
         Command::Tidy => tidy::run(),
     };
     match result {

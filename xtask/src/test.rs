@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every check, as CI runs them.
 
 use crate::shell::{self, cargo, root, target_dir};
-use crate::{build_ebpf, setup, tidy};
+use crate::{build_ebpf, setup, tidy, torture};
 use anyhow::Result;
 use std::path::PathBuf;
 use streamhouse_tests::Postgres;
@@ -27,13 +27,16 @@ pub(crate) fn run() -> Result<()> {
         "warnings",
     ]))?;
     build_binaries()?;
+    // Tests start programs of other test packages, which `cargo test` alone does not build.
+    shell::run(&mut cargo(&["build", "--locked", "--workspace", "--all-targets"]))?;
     // One for the whole run; its tests take a database each.
     let postgres = Postgres::scratch(Durability::Process)?;
     shell::run(
         cargo(&["test", "--locked", "--workspace", "--no-fail-fast"])
             .env("STREAMHOUSE_BIN_DIR", release_dir())
             .env(TEST_POSTGRES_URL, postgres.url("postgres")),
-    )
+    )?;
+    torture::run_for_ci()
 }
 
 /// Builds agent, command line and probe as they ship.

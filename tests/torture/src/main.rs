@@ -21,6 +21,7 @@ use streamhouse_core::{GroupId, Partition, TopicName, TopicPartition};
 use streamhouse_metadata::MetadataUrl;
 use streamhouse_storage::ObjectStoreUrl;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
 
 #[derive(Parser)]
 struct Arguments {
@@ -82,7 +83,11 @@ enum Command {
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::WARN)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
