@@ -10,6 +10,7 @@ mod binaries;
 mod crash;
 mod elsewhere;
 mod exact;
+mod fleet;
 mod long_runs;
 mod notes;
 mod trace;
@@ -40,6 +41,11 @@ const TESTS: &[(&str, Needs, Test)] = &[
     ("crash::killed_agent", Needs::Nothing, crash::acknowledged_records_survive_a_killed_agent),
     ("elsewhere::bpftrace", Needs::Bpf, elsewhere::bpftrace_prints_the_topic),
     ("exact::two_million_records", Needs::Bpf, exact::two_million_records),
+    ("fleet::a_member_of_three_dies", Needs::Nothing, fleet::a_member_of_three_dies),
+    ("fleet::a_zombie_is_fenced", Needs::Nothing, fleet::a_zombie_is_fenced),
+    ("fleet::hand_over_on_sigterm", Needs::Nothing, fleet::hand_over_on_sigterm),
+    ("fleet::postgres_restarts", Needs::Nothing, fleet::postgres_restarts),
+    ("fleet::takeover_after_a_kill", Needs::Nothing, fleet::takeover_after_a_kill),
     ("long_runs::polling", Needs::Nothing, long_runs::polling_for_more_than_a_minute),
     ("trace::attached_before_and_after", Needs::Bpf, trace::attached_before_and_after),
     ("trace::killed_probe_leaves_nothing", Needs::Bpf, trace::killed_probe_leaves_nothing),
