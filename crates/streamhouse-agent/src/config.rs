@@ -315,15 +315,18 @@ fn agent_id_of_host(host: &str) -> String {
     "agent-".chars().chain(host.chars().map(allowed)).take(INSTANCE_ID_BYTES_MAX).collect()
 }
 
-/// A whole number and its unit: `ms`, `s` or `m`.
+/// A whole number and its unit: `ms`, `s`, `m`, `h` or `d`.
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a duration; write a whole number and ms, s or m, such as 10s");
+    let wrong =
+        || format!("{text:?} is not a duration; write a whole number and ms, s, m, h or d, such as 10s");
     let (number, unit) = split_unit(text);
     let number: u32 = number.parse().map_err(|_| wrong())?;
     match unit {
         "ms" => Ok(Duration::from_millis(number.into())),
         "s" => Ok(Duration::from_secs(number.into())),
         "m" => Ok(Duration::from_secs(u64::from(number) * 60)),
+        "h" => Ok(Duration::from_secs(u64::from(number) * 60 * 60)),
+        "d" => Ok(Duration::from_secs(u64::from(number) * 24 * 60 * 60)),
         _ => Err(wrong()),
     }
 }
@@ -425,7 +428,7 @@ mod tests {
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(parse_bytes("65536"), Ok(65536));
         assert_eq!(parse_bytes("3GiB"), Ok(3 << 30));
-        for bad in ["", "s", "10", "-1s", "1.5s", "10h", "99999999999s"] {
+        for bad in ["", "s", "10", "-1s", "1.5s", "10w", "99999999999s"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
         for bad in ["", "MiB", "1MB", "4GiB", "-1"] {

@@ -181,7 +181,7 @@ impl Connector {
             None => endpoint,
             Some(tls) => endpoint
                 .tls_config(tls.clone())
-                .map_err(|error| format!("TLS cannot be used: {}", sentence(&error)))?,
+                .map_err(|error| with_causes(format!("TLS cannot be used: {error}"), &error))?,
         };
         Ok(endpoint.connect_lazy())
     }
@@ -219,13 +219,19 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// An error and what it came from, as one sentence: transports say little at the top.
-pub(crate) fn sentence(error: &dyn std::error::Error) -> String {
-    let mut said = error.to_string();
+/// What a status says and what it came from, as one sentence: transports say little at the top.
+pub(crate) fn sentence(status: &tonic::Status) -> String {
+    with_causes(status.message().to_owned(), status)
+}
+
+/// What was said of an error, and whatever its causes add to that.
+fn with_causes(mut said: String, error: &dyn std::error::Error) -> String {
     let mut source = error.source();
     while let Some(cause) = source {
         let cause_said = cause.to_string();
-        if !said.contains(&cause_said) {
+        if said.is_empty() {
+            said = cause_said;
+        } else if !said.contains(&cause_said) {
             said = format!("{said}: {cause_said}");
         }
         source = cause.source();

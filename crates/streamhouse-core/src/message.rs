@@ -24,13 +24,15 @@ impl fmt::Display for AsTyped {
         const MS: u128 = 1_000 * US;
         const S: u128 = 1_000 * MS;
         const M: u128 = 60 * S;
+        const H: u128 = 60 * M;
+        const D: u128 = 24 * H;
         let ns = self.0.as_nanos();
         let rounded = match ns {
             S.. => ns.div_euclid(MS) * MS,
             MS.. => ns.div_euclid(US) * US,
             _ => ns,
         };
-        let units = [(M, "m"), (S, "s"), (MS, "ms"), (US, "us"), (1, "ns")];
+        let units = [(D, "d"), (H, "h"), (M, "m"), (S, "s"), (MS, "ms"), (US, "us"), (1, "ns")];
         let (size, unit) = match rounded {
             0 => (S, "s"),
             _ => units.into_iter().find(|(size, _)| rounded.is_multiple_of(*size)).unwrap_or((1, "ns")),
@@ -75,7 +77,8 @@ mod tests {
             (Duration::from_millis(3333), "3333ms"),
             (Duration::from_secs(1), "1s"),
             (Duration::from_secs(90), "90s"),
-            (Duration::from_secs(3600), "60m"),
+            (Duration::from_secs(3600), "1h"),
+            (Duration::from_secs(7 * 86_400), "7d"),
             (Duration::MAX, "18446744073709551615999ms"),
         ];
         for (duration, text) in cases {
