@@ -3,7 +3,7 @@
 use crate::cluster::Binaries;
 use crate::http::get;
 use crate::postgres::{Durability, Postgres};
-use crate::process::{Process, poll_until};
+use crate::process::{Process, bind_to_this_thread, poll_until};
 use crate::proxy::Proxy;
 use crate::s3::{self, BUCKET, S3Server};
 use anyhow::{Context, Result, ensure};
@@ -17,7 +17,7 @@ pub const LEASE_TERM: Duration = Duration::from_secs(3);
 /// How long an agent may take to come up: far longer than it does.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// The log.
+/// The log. Its processes end with the thread that starts them, also when that is killed.
 pub struct Fleet {
     /// The binaries.
     pub binaries: Binaries,
@@ -105,6 +105,7 @@ impl Fleet {
         let mut command = Command::new(program);
         command.envs(s3::environment(self.s3.address())).stdin(Stdio::null());
         command.stderr(log(&self.dir, name)?);
+        bind_to_this_thread(&mut command);
         Ok(command)
     }
 
@@ -184,6 +185,7 @@ impl Fleet {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log(&self.dir, &id)?);
+        bind_to_this_thread(&mut command);
         Ok(FleetAgent { id, grpc, http, to_postgres, to_objects, process: None, command })
     }
 }

@@ -1,7 +1,8 @@
 //! Child processes that end with whoever started them.
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -143,6 +144,13 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Lets the command's process be killed when the thread that starts it ends, however it ends: Drop does not run after a
+/// signal. For threads that live as long as what they start, such as the main one.
+pub(crate) fn bind_to_this_thread(command: &mut Command) -> &mut Command {
+    // SAFETY: runs between fork and exec, where only async-signal-safe calls may be made: it makes one system call.
+    unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) }
 }
 
 /// Asks until there is an answer, at most `limit`.
