@@ -153,9 +153,9 @@ mod tests {
                 *had.entry(*owner).or_default() += 1;
                 had
             });
-            for owner in 0..owners {
+            for (owner, share) in now.iter().enumerate() {
                 let kept = (0..count as usize).filter(|at| before[*at] == owner && shares[*at] == Some(owner)).count();
-                prop_assert_eq!(kept, now[owner].min(had.get(&owner).copied().unwrap_or(0)), "{} moved needlessly", owner);
+                prop_assert_eq!(kept, (*share).min(had.get(&owner).copied().unwrap_or(0)), "{} moved needlessly", owner);
             }
         }
 

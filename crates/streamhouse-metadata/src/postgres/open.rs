@@ -108,7 +108,9 @@ impl PostgresUrl {
 
 pub(super) async fn open(url: PostgresUrl) -> Result<PostgresMetadataStore> {
     let patient = format!("{}s", MIGRATE_MAX.as_secs());
-    let migrating = url.options().options([("statement_timeout", &patient), ("lock_timeout", &patient)]);
+    let limits = [("statement_timeout", &patient), ("lock_timeout", &patient)];
+    // It notices that its own table is there already.
+    let migrating = url.options().options(limits).options([("client_min_messages", "warning")]);
     let mut connection = url.connect(&migrating, false).await?;
     migrate(&url, &mut connection).await?;
     // What failed to close is closed by the server.
