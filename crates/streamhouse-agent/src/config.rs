@@ -38,6 +38,9 @@ pub(crate) const ORPHAN_GRACE_DEFAULT: Duration = Duration::from_secs(600);
 const GRACE_TERMS: u32 = 10;
 /// Longest interval of upkeep: the duty lasts three, and a day at most.
 const UPKEEP_INTERVAL_MAX: Duration = Duration::from_secs(8 * 60 * 60);
+/// The least grace time with PostgreSQL. It lets a statement take ten seconds and a transaction stand idle for five, so a
+/// flush that was stored may be committed that much after its term.
+const SHARED_GRACE_MIN: Duration = Duration::from_secs(20);
 /// Heartbeats (and renewals) that fit a lease term: one may be lost and one late.
 const HEARTBEATS_PER_TERM: u32 = 3;
 
@@ -88,7 +91,8 @@ pub struct Flags {
     /// were never committed
     #[arg(long, env = "STREAMHOUSE_UPKEEP_INTERVAL", default_value = UPKEEP_INTERVAL_DEFAULT, value_parser = parse_duration)]
     pub upkeep_interval: Duration,
-    /// How long an object without a commit is left alone; at least ten lease terms [default: 10m, or ten lease terms]
+    /// How long an object without a commit is left alone; at least ten lease terms, the longest that an agent of the log
+    /// has, and 20s with PostgreSQL [default: 10m, or ten lease terms]
     #[arg(long, env = "STREAMHOUSE_ORPHAN_GRACE", value_parser = parse_duration)]
     pub orphan_grace: Option<Duration>,
     /// Bytes received and not yet committed or refused; over it producers are slowed down (such as 192MiB)
@@ -193,6 +197,13 @@ pub enum ConfigError {
         /// The term.
         term: Duration,
     },
+    /// The same, with a database that is shared.
+    #[error(
+        "--orphan-grace {} is less than {}: so long PostgreSQL may take to find out that an agent which has begun to commit is gone; raise it",
+        AsTyped(*.0),
+        AsTyped(SHARED_GRACE_MIN)
+    )]
+    SharedGrace(Duration),
     /// A request of full size would never be let in.
     #[error(
         "--unflushed-bytes-max {bytes} is less than two requests of {MESSAGE_BYTES_MAX} bytes: one would have to wait until the agent is idle; raise it"
@@ -271,7 +282,13 @@ fn check_intervals(flags: &Flags) -> Result<(), ConfigError> {
 fn orphan_grace(flags: &Flags) -> Result<Duration, ConfigError> {
     let (term, least) = (flags.lease_term, flags.lease_term * GRACE_TERMS);
     let grace = flags.orphan_grace.unwrap_or(ORPHAN_GRACE_DEFAULT.max(least));
-    if grace < least { Err(ConfigError::OrphanGrace { grace, term }) } else { Ok(grace) }
+    if grace < least {
+        return Err(ConfigError::OrphanGrace { grace, term });
+    }
+    match flags.metadata_url {
+        Some(MetadataUrl::Postgres(_)) if grace < SHARED_GRACE_MIN => Err(ConfigError::SharedGrace(grace)),
+        Some(_) | None => Ok(grace),
+    }
 }
 
 fn metadata_url(url: Option<MetadataUrl>, path: Option<PathBuf>) -> MetadataUrl {
@@ -372,7 +389,7 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused_with_the_reason() {
-        let cases: [(&[&str], &str); 12] = [
+        let cases: [(&[&str], &str); 13] = [
             (
                 &["--lease-term", "8999ms"],
                 "--lease-term 8999ms is shorter than 3 times --heartbeat-interval 3s",
@@ -381,6 +398,15 @@ mod tests {
             (&["--sweep-interval", "4s"], "heartbeats go out with sweeps"),
             (&["--sweep-interval", "0ms"], "at least 1ms"),
             (&["--orphan-grace", "99s"], "--orphan-grace 99s is less than 10 times --lease-term 10s"),
+            (
+                &[
+                    "--metadata-url=postgres://host/log",
+                    "--lease-term=1s",
+                    "--heartbeat-interval=300ms",
+                    "--orphan-grace=19s",
+                ],
+                "--orphan-grace 19s is less than 20s",
+            ),
             (&["--upkeep-interval", "0s"], "from 1ms to 8 hours"),
             (&["--unflushed-bytes-max", "10MiB"], "--unflushed-bytes-max 10485760 is less than two requests"),
             (&["--http-listen-address", "127.0.0.1:50051"], "are both 127.0.0.1:50051"),

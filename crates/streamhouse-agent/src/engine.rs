@@ -24,6 +24,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
+/// The longest that a flush may take, whatever the lease term: a tenth of the default grace time, so that an agent with a
+/// longer term commits nothing that another has removed.
+const FLUSH_TIME_MAX: Duration = Duration::from_secs(60);
+
 /// Commands that wait for the flusher. Batches in them are bounded by the unflushed bytes.
 const COMMANDS_MAX: usize = 1024;
 
@@ -78,7 +82,7 @@ impl Engine {
         let (leased, leases) = watch::channel(Arc::default());
         let tools = Tools {
             agent: config.agent_id.clone(),
-            lease_term: config.lease_term,
+            flush_time: config.lease_term.min(FLUSH_TIME_MAX),
             metadata: Arc::clone(&metadata),
             segments: segments.clone(),
             instance: instance.clone(),

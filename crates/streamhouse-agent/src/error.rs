@@ -47,19 +47,19 @@ pub(crate) enum WriteError {
     #[error("the segment could not be stored: {0}")]
     Store(Arc<StorageError>),
     #[error(
-        "the segment was not stored within {} (one lease term): the object store does not answer; look at its disk or service, the agent goes on trying with what is sent again",
+        "the segment was not stored within {} (at most a lease term): the object store does not answer; look at its disk or service, the agent goes on trying with what is sent again",
         AsTyped(*.0)
     )]
     StoreTimeout(Duration),
     #[error("the segment could not be committed: {0}")]
     Commit(Arc<MetadataError>),
     #[error(
-        "a flush was not committed within {} (one lease term) and was given up; it may have been committed, send the batch again: it is stored once if it carries a producer id",
+        "a flush was not committed within {} (at most a lease term) and was given up; it may have been committed, send the batch again: it is stored once if it carries a producer id",
         AsTyped(*.0)
     )]
     Abandoned(Duration),
     #[error(
-        "a flush could not be committed within {} (one lease term) because the one before it was not; nothing of it was written, send the batch again",
+        "a flush could not be committed within {} (at most a lease term) because the one before it was not; nothing of it was written, send the batch again",
         AsTyped(*.0)
     )]
     TooLate(Duration),
@@ -143,7 +143,7 @@ pub enum StartError {
     NotWritable(#[source] StorageError),
     /// The object store does not answer.
     #[error(
-        "no record could be stored; an object to try it with was not stored and removed within {} (one lease term): look at the object store's disk or service",
+        "no record could be stored; an object to try it with was not stored and removed within {} (at most a lease term): look at the object store's disk or service",
         AsTyped(*.0)
     )]
     StoreTimeout(Duration),

@@ -20,12 +20,17 @@ pub(super) enum Commit {
 
 /// Commits a flush, again while the store is busy, and asks for an outcome that is unknown, until `deadline`.
 pub(super) async fn commit(store: &dyn MetadataStore, flush: &Flush, deadline: Instant) -> Commit {
+    // A store that did not know may find the commit after a restart, whatever it said since: SQLite after a failed sync.
+    let mut doubtful = false;
+    let refused =
+        |doubtful, refusal| if doubtful { Commit::Unknown } else { Commit::Refused(Arc::new(refusal)) };
     loop {
         let refusal = match timeout_at(deadline, store.commit_flush(flush)).await {
             Err(_) => return Commit::Unknown,
             Ok(Ok(outcomes)) => return Commit::Done(outcomes),
             Ok(Err(MetadataError::Unknown(error))) => {
                 tracing::warn!(segment = %flush.segment, %error, "the outcome of a commit is unknown; asking for it");
+                doubtful = true;
                 match timeout_at(deadline, outcome(store, flush)).await {
                     Err(_) => return Commit::Unknown,
                     Ok(Some(outcomes)) => return Commit::Done(outcomes),
@@ -33,10 +38,10 @@ pub(super) async fn commit(store: &dyn MetadataStore, flush: &Flush, deadline: I
                 }
             }
             Ok(Err(busy @ MetadataError::Busy(_))) => busy,
-            Ok(Err(refusal)) => return Commit::Refused(Arc::new(refusal)),
+            Ok(Err(refusal)) => return refused(doubtful, refusal),
         };
         if timeout_at(deadline, sleep(RETRY_PAUSE)).await.is_err() {
-            return Commit::Refused(Arc::new(refusal));
+            return refused(doubtful, refusal);
         }
     }
 }

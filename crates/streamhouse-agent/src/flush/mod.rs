@@ -79,7 +79,8 @@ pub(crate) enum LeaseEvent {
 /// What the flusher works with.
 pub(crate) struct Tools {
     pub(crate) agent: AgentId,
-    pub(crate) lease_term: Duration,
+    /// How long a flush may take, from the first byte stored to its commit: at most a lease term.
+    pub(crate) flush_time: Duration,
     pub(crate) metadata: Arc<dyn MetadataStore>,
     pub(crate) segments: SegmentStore,
     pub(crate) instance: Instance,

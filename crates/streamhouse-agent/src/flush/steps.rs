@@ -34,15 +34,15 @@ impl Flusher {
             return;
         }
         let Some((segment, ranges)) = self.collect() else { return };
-        let term = self.tools.lease_term;
-        let deadline = Instant::now() + term;
+        let flush_time = self.tools.flush_time;
+        let deadline = Instant::now() + flush_time;
         let (object, object_bytes) = (segment.object.clone(), segment.bytes);
         let flight = Flight { segment: segment.id, object, object_bytes, deadline, ranges };
         let store = self.tools.segments.clone();
         let done = Box::pin(async move {
             match timeout_at(deadline, store.put(&segment)).await {
                 Ok(stored) => stored.map_err(|error| WriteError::Store(Arc::new(error))),
-                Err(_) => Err(WriteError::StoreTimeout(term)),
+                Err(_) => Err(WriteError::StoreTimeout(flush_time)),
             }
         });
         self.storing = Some(Step { flight, started: Started::UNTIMED, done });
@@ -106,7 +106,7 @@ impl Flusher {
         }
         if flight.deadline <= Instant::now() {
             self.discard(&flight);
-            return self.roll_back(flight.ranges, &WriteError::TooLate(self.tools.lease_term));
+            return self.roll_back(flight.ranges, &WriteError::TooLate(self.tools.flush_time));
         }
         let flush = flight.flush(&self.tools.agent, &self.writers);
         let (store, deadline) = (Arc::clone(&self.tools.metadata), flight.deadline);
@@ -178,7 +178,7 @@ impl Flusher {
 
     /// The flush may have been committed or not: no partition's next offset is certain.
     fn abandon(&mut self, flight: Flight) {
-        let error = WriteError::Abandoned(self.tools.lease_term);
+        let error = WriteError::Abandoned(self.tools.flush_time);
         tracing::error!(segment = %flight.segment, %error, "a flush was given up; taking every lease anew");
         self.tools.readiness.failed(&error);
         flight.ranges.into_iter().for_each(|range| range.batches.fail(&error));
