@@ -56,6 +56,8 @@ pub(crate) struct LeaseKeeper {
     next_renewal: Instant,
     /// The lease table is to be looked at then, also when nothing in it is free.
     next_look: Instant,
+    /// How many leases are taken in one transaction.
+    acquire_max: usize,
     renewals: u64,
     /// The metadata store's last error was told.
     failing: bool,
@@ -107,6 +109,7 @@ impl LeaseKeeper {
             next_heartbeat: now + parts.heartbeat_interval,
             next_renewal: now + parts.lease_term / RENEWALS_PER_TERM,
             next_look: now,
+            acquire_max: ACQUIRE_MAX,
             renewals: 0,
             failing: false,
             gauges: Gauges {
@@ -276,10 +279,16 @@ impl LeaseKeeper {
     }
 
     async fn acquire(&mut self, wanted: &[TopicPartition]) -> Result<(), Problem> {
-        for wanted in wanted.chunks(ACQUIRE_MAX) {
+        for wanted in wanted.chunks(self.acquire_max) {
             let Parts { agent, lease_term, metadata, .. } = &self.parts;
             let until = Instant::now() + *lease_term;
-            let leases = self.bounded(metadata.acquire_leases(agent, *lease_term, wanted)).await?;
+            let granted = self.bounded(metadata.acquire_leases(agent, *lease_term, wanted)).await;
+            // What takes too long because the partitions have many producers is had in smaller parts.
+            self.acquire_max = match granted {
+                Ok(_) => ACQUIRE_MAX.min(self.acquire_max * 2),
+                Err(_) => (self.acquire_max / 2).max(1),
+            };
+            let leases = granted?;
             if leases.is_empty() {
                 continue;
             }
