@@ -160,7 +160,9 @@ pub(crate) async fn produce(
 ) -> Reply {
     let batches = request.batches.len();
     let all = |answer, reached| Reply { answers: vec![answer; batches], reached };
+    // An answer that is there counts, whatever is said at the same time.
     let answered = tokio::select! {
+        biased;
         answered = tokio::time::timeout(timeout, client.produce(address, request)) => answered,
         cause = moved => return all(Answer::Moved(cause), false),
     };
