@@ -78,6 +78,10 @@ pub enum Refusal {
     /// Its semaphore lies where no process can write it.
     #[error("its semaphore lies outside the file's writable segments, or at an odd address")]
     BadSemaphore,
+    /// The file's page that its semaphore is on is mapped by two writable segments: in a process that starts later, the
+    /// kernel would count in the wrong one (ADR 0009).
+    #[error("the page of its semaphore is in two writable segments; build the program with these hooks")]
+    SharedSemaphore,
     /// Another note has the same place.
     #[error("another note names the same place")]
     Duplicate,
@@ -107,6 +111,7 @@ impl Refusal {
             Refusal::NotOurNop => "not_our_nop",
             Refusal::NoSemaphore => "no_semaphore",
             Refusal::BadSemaphore => "bad_semaphore",
+            Refusal::SharedSemaphore => "shared_semaphore",
             Refusal::Duplicate => "duplicate",
             Refusal::Malformed => "malformed",
             Refusal::TooMany => "too_many",
@@ -285,7 +290,24 @@ impl<'d, R: ReadRef<'d>> Image<'d, R> {
         if misplaced || self.data.read_bytes_at(semaphore_offset, 2).is_err() {
             return Err(Refusal::BadSemaphore);
         }
+        if self.writable_mappings_of(semaphore_offset) != 1 {
+            return Err(Refusal::SharedSemaphore);
+        }
         Ok(SiteOffsets { site, offset, semaphore_offset })
+    }
+
+    /// How many writable segments map the page of the file that `offset` is on.
+    fn writable_mappings_of(&self, offset: u64) -> usize {
+        let page_len = rustix::param::page_size() as u64;
+        let page = offset / page_len;
+        let maps = |segment: &&ProgramHeader64<Endianness>| {
+            let begin = segment.p_offset.get(self.endian);
+            let end = begin.saturating_add(segment.p_filesz.get(self.endian));
+            segment.p_type.get(self.endian) == elf::PT_LOAD
+                && segment.p_flags.get(self.endian).contains(elf::PF_W)
+                && (begin / page_len..end.div_ceil(page_len)).contains(&page)
+        };
+        self.segments.iter().filter(maps).count()
     }
 
     /// File offset of `len` bytes at an address that a segment with `flags` loads from the file.

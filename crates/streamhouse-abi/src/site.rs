@@ -76,14 +76,30 @@ impl Site {
     }
 
     /// The site of a name, if there is one.
-    pub fn from_name(name: &str) -> Option<Site> {
-        Site::ALL.into_iter().find(|site| site.name() == name)
+    pub const fn from_name(name: &str) -> Option<Site> {
+        let mut at = 0;
+        while at < Site::ALL.len() {
+            if is_same(Site::ALL[at].name().as_bytes(), name.as_bytes()) {
+                return Some(Site::ALL[at]);
+            }
+            at += 1;
+        }
+        None
     }
 
     /// The site of a number, if there is one.
     pub fn from_number(number: u16) -> Option<Site> {
         Site::ALL.get(usize::from(number)).copied()
     }
+}
+
+/// `==`, where it is needed at compile time.
+const fn is_same(left: &[u8], right: &[u8]) -> bool {
+    let mut at = 0;
+    while at < left.len() && at < right.len() && left[at] == right[at] {
+        at += 1;
+    }
+    at == left.len() && at == right.len()
 }
 
 /// How an operation ended: 0 is success, every other number an error kind of the log.

@@ -21,6 +21,13 @@ fn every_site_is_noted_once_and_is_our_nop() {
     }
 }
 
+/// No other segment is on that page, wherever the linker puts the data around it: ADR 0009.
+#[test]
+fn the_semaphores_begin_a_page() {
+    let first = support::notes().iter().map(support::Note::semaphore).min().unwrap();
+    assert_eq!(first % rustix::param::page_size(), 0);
+}
+
 #[test]
 fn the_semaphore_of_a_note_is_the_one_its_hook_looks_at() {
     for site in Site::ALL {

@@ -87,6 +87,11 @@ fn segment(flags: u64, offset: u64, size: u64) -> Vec<u8> {
 
 /// A file with nops at `TEXT + 16`, `+ 32`, …, writable data, and these bytes as notes.
 fn file(notes: &[u8]) -> Vec<u8> {
+    file_with_data(notes, &[segment(6, DATA, 0x1000)])
+}
+
+/// The same with these segments for the data.
+fn file_with_data(notes: &[u8], data: &[Vec<u8>]) -> Vec<u8> {
     let notes_at = 0x3000;
     let names_at = notes_at + notes.len();
     let sections_at = (names_at + NAMES.len()).next_multiple_of(8);
@@ -97,14 +102,14 @@ fn file(notes: &[u8]) -> Vec<u8> {
     bytes.extend(words(&[
         (2, 64),
         (2, PROGRAM_HEADER as u64),
-        (2, 2),
+        (2, 1 + data.len() as u64),
         (2, SECTION_HEADER as u64),
         (2, 4),
         (2, 3),
     ]));
     assert_eq!(bytes.len(), HEADER);
     bytes.extend(segment(5, TEXT, 0x1000));
-    bytes.extend(segment(6, DATA, 0x1000));
+    bytes.extend(data.concat());
     bytes.resize(notes_at, 0);
     for place in (TEXT as usize + 16..DATA as usize).step_by(16) {
         bytes[place..place + SITE_NOP.len()].copy_from_slice(SITE_NOP);
@@ -186,6 +191,20 @@ fn a_moved_file_is_adjusted_by_its_base() {
 fn other_providers_are_not_ours() {
     assert_eq!(found(&[Note { provider: "libc", ..note("send") }]), []);
     assert_eq!(found(&[Note { provider: "", ..note("send") }]), []);
+}
+
+/// As linkers do it: data that is read-only after relocation ends on the page on which the other data begins.
+#[test]
+fn a_semaphore_on_a_page_of_two_writable_segments_is_refused() {
+    let place = |first_ends: u64, semaphore: u64| {
+        let data = [segment(6, DATA, first_ends), segment(6, DATA + first_ends, 0x1000 - first_ends)];
+        let note = Note { semaphore: MOVED + DATA + semaphore, ..note("send") };
+        find(file_with_data(&note.bytes(), &data).as_slice()).expect("the headers are right")[0].place
+    };
+    assert_eq!(place(0x800, 0x900), Err(Refusal::SharedSemaphore));
+    assert_eq!(place(0x800, 0x100), Err(Refusal::SharedSemaphore));
+    assert_eq!(place(0xffe, 0xffe), Err(Refusal::SharedSemaphore));
+    assert!(place(0, 0x900).is_ok(), "an empty segment maps nothing");
 }
 
 #[test]

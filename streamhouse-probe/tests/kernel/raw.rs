@@ -57,9 +57,15 @@ unsafe extern "C" {
     safe fn streamhouse_raw_commit(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64);
 }
 
+/// On a page of its own, as those of the hooks.
+#[repr(C)]
+#[cfg_attr(target_arch = "x86_64", repr(align(4096)))]
+#[cfg_attr(target_arch = "aarch64", repr(align(65536)))]
+struct Semaphores([AtomicU16; Site::ALL.len()]);
+
 /// In the file, unlike a zeroed static elsewhere.
 #[unsafe(link_section = ".probes")]
-static SEMAPHORES: [AtomicU16; Site::ALL.len()] = [const { AtomicU16::new(0) }; Site::ALL.len()];
+static SEMAPHORES: Semaphores = Semaphores([const { AtomicU16::new(0) }; Site::ALL.len()]);
 
 fn function(site: Site) -> RawSite {
     match site {
@@ -74,7 +80,7 @@ fn function(site: Site) -> RawSite {
 
 /// How often each site is attached.
 pub(crate) fn semaphores() -> Vec<u16> {
-    SEMAPHORES.iter().map(|semaphore| semaphore.load(Ordering::Relaxed)).collect()
+    SEMAPHORES.0.iter().map(|semaphore| semaphore.load(Ordering::Relaxed)).collect()
 }
 
 /// Where the sites are in this executable's file.
@@ -82,7 +88,7 @@ pub(crate) fn sites() -> Vec<SiteOffsets> {
     let place = |site: Site| SiteOffsets {
         site,
         offset: file_offset(function(site) as usize as u64 + BEFORE_NOP),
-        semaphore_offset: file_offset(&raw const SEMAPHORES[site as usize] as u64),
+        semaphore_offset: file_offset(&raw const SEMAPHORES.0[site as usize] as u64),
     };
     Site::ALL.into_iter().map(place).collect()
 }

@@ -5,7 +5,7 @@
 /// What the x86-64 twin of this macro says about options and sections holds here too; there is no red zone, and the
 /// kernel traps on a breakpoint instead of calling.
 macro_rules! emit {
-    ($name:literal, $semaphore:ident, [$a0:expr, $a1:expr, $a2:expr, $a3:expr, $a4:expr, $a5:expr]) => {
+    ($name:literal, [$a0:expr, $a1:expr, $a2:expr, $a3:expr, $a4:expr, $a5:expr]) => {
         // As an instruction: written as bytes it would be marked as data.
         const NOP: u32 = match *streamhouse_abi::SITE_NOP {
             [b0, b1, b2, b3] => u32::from_le_bytes([b0, b1, b2, b3]),
@@ -28,7 +28,7 @@ macro_rules! emit {
                 "992: .balign 4",
                 "993: .8byte 990b",
                 ".8byte _.stapsdt.base",
-                ".8byte {semaphore}",
+                ".8byte {semaphores} + {semaphore_at}",
                 ".asciz \"streamhouse\"",
                 concat!(".asciz \"", $name, "\""),
                 ".asciz \"8@x0 8@x1 8@x2 8@x3 8@x4 8@x5 8@x6 8@x7\"",
@@ -45,7 +45,8 @@ macro_rules! emit {
                 nop = const NOP,
                 from_scope_id = const $crate::arch::head::FROM_SCOPE_ID,
                 from_nonce = const $crate::arch::head::FROM_NONCE,
-                semaphore = sym $semaphore,
+                semaphores = sym $crate::arch::SEMAPHORES,
+                semaphore_at = const $crate::arch::Semaphores::offset($name),
                 in("x0") $a0,
                 in("x1") $a1,
                 in("x2") $a2,
@@ -62,7 +63,7 @@ macro_rules! emit {
 
 /// Whether anyone is attached.
 macro_rules! attached {
-    ($semaphore:ident) => {
-        $semaphore.load(std::sync::atomic::Ordering::Relaxed) != 0
+    ($name:literal) => {
+        $crate::arch::SEMAPHORES.of($name).load(std::sync::atomic::Ordering::Relaxed) != 0
     };
 }

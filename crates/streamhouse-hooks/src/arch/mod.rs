@@ -1,7 +1,7 @@
 //! What depends on the processor: the bytes of a site, the registers of its arguments and the look at its semaphore.
 //!
-//! One file an architecture, each with the macros `emit!(name, semaphore, [six arguments])`, which adds the last two
-//! arguments from the scope itself, and `attached!(semaphore)`; [`site!`] makes a noun's site of them. Without a file
+//! One file an architecture, each with the macros `emit!(name, [six arguments])`, which adds the last two arguments
+//! from the scope itself, and `attached!(name)`; [`site!`] makes a noun's site of them. Without a file
 //! for the target, or with the feature `disabled`, a site is an empty function behind a constant `false`.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64", not(feature = "disabled")))]
@@ -26,9 +26,22 @@ pub(crate) mod head {
     pub(crate) const FROM_NONCE: usize = Scope::TOPIC_OFFSET - offset_of!(ScopeHead, nonce);
 }
 
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(feature = "disabled")
+))]
+mod semaphores;
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(feature = "disabled")
+))]
+pub(crate) use semaphores::{SEMAPHORES, Semaphores};
+
 /// Declares the site of a noun, which has a function `observe(&Scope, $event)` that calls `fire`.
 ///
-/// - `attached()`: whether a tracer is attached. The kernel keeps count in `SEMAPHORE`, in the memory of this process.
+/// - `attached()`: whether a tracer is attached. The kernel keeps count in its semaphore, in the memory of this process.
 /// - `fire(...)`: the site. Never inlined, because each copy would be one more place to attach to. Its arguments are
 ///   the first six of the site in the same order, so they arrive in the very registers that the site promises.
 /// - `place()`: where the site and its semaphore are, if there are any.
@@ -39,10 +52,6 @@ pub(crate) mod head {
 ))]
 macro_rules! site {
     ($name:literal, $event:ty) => {
-        #[unsafe(link_section = ".probes")]
-        #[used]
-        static SEMAPHORE: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
-
         // Linkers collect functions that nobody calls, but not their notes: without this, the note of a noun that a
         // program does not use would point nowhere, and a probe would have to take it for a damaged site.
         #[used]
@@ -50,7 +59,7 @@ macro_rules! site {
 
         #[inline(always)]
         fn attached() -> bool {
-            attached!(SEMAPHORE)
+            attached!($name)
         }
 
         #[cold]
@@ -63,11 +72,12 @@ macro_rules! site {
             status: u64,
             detail: u64,
         ) -> usize {
-            emit!($name, SEMAPHORE, [topic, records, bytes, duration_ns, status, detail])
+            emit!($name, [topic, records, bytes, duration_ns, status, detail])
         }
 
         pub(crate) fn place() -> Option<$crate::fork::Place> {
-            Some($crate::fork::Place { site: fire(std::ptr::null(), 0, 0, 0, 0, 0), semaphore: &SEMAPHORE })
+            let semaphore = $crate::arch::SEMAPHORES.of($name);
+            Some($crate::fork::Place { site: fire(std::ptr::null(), 0, 0, 0, 0, 0), semaphore })
         }
     };
 }

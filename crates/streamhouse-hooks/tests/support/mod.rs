@@ -27,6 +27,11 @@ impl Note {
         unsafe { std::slice::from_raw_parts((load_bias() + self.site) as *const u8, SITE_NOP.len()) }
     }
 
+    /// The address of the semaphore in the file.
+    pub(crate) fn semaphore(&self) -> usize {
+        self.semaphore
+    }
+
     pub(crate) fn attach(&self) -> Attached {
         // SAFETY: the note says that two aligned writable bytes are there, and the hooks use them as an atomic too.
         let semaphore = unsafe { AtomicU16::from_ptr((load_bias() + self.semaphore) as *mut u16) };
