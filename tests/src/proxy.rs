@@ -302,7 +302,9 @@ mod tests {
         assert_eq!(ask(&mut stream, "3"), "");
         assert_eq!(ask(&mut TcpStream::connect(proxy.address()).unwrap(), "4"), "");
         proxy.heal();
-        assert_eq!(ask(&mut TcpStream::connect(proxy.address()).unwrap(), "5"), "answer to 5");
+        let mut open = TcpStream::connect(proxy.address()).unwrap();
+        assert_eq!(ask(&mut open, "5"), "answer to 5");
         assert_eq!(proxy.cut(), 1);
+        drop(open);
     }
 }
