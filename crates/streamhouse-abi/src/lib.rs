@@ -18,5 +18,6 @@ mod site;
 
 pub use scope::{Bin, Bins, Owner, Role, Scope, ScopeHead};
 pub use site::{
-    Operation, PROVIDER, SITE_ARGUMENTS, SITE_NONCE_WORD, SITE_NOP, SITE_SCOPE_ID_WORD, Site, Status, UNTIMED,
+    Operation, OwnPage, PROVIDER, SITE_ARGUMENTS, SITE_NONCE_WORD, SITE_NOP, SITE_SCOPE_ID_WORD, Site,
+    Status, UNTIMED,
 };

@@ -76,15 +76,8 @@ impl Site {
     }
 
     /// The site of a name, if there is one.
-    pub const fn from_name(name: &str) -> Option<Site> {
-        let mut at = 0;
-        while at < Site::ALL.len() {
-            if is_same(Site::ALL[at].name().as_bytes(), name.as_bytes()) {
-                return Some(Site::ALL[at]);
-            }
-            at += 1;
-        }
-        None
+    pub fn from_name(name: &str) -> Option<Site> {
+        Site::ALL.into_iter().find(|site| site.name() == name)
     }
 
     /// The site of a number, if there is one.
@@ -93,14 +86,18 @@ impl Site {
     }
 }
 
-/// `==`, where it is needed at compile time.
-const fn is_same(left: &[u8], right: &[u8]) -> bool {
-    let mut at = 0;
-    while at < left.len() && at < right.len() && left[at] == right[at] {
-        at += 1;
-    }
-    at == left.len() && at == right.len()
-}
+/// Begins a memory page.
+///
+/// So a site's semaphore has to lie. Linkers may put the end of one writable segment (the data that is read-only after
+/// relocation) and the beginning of the next on the same page of the file, and the loader then maps that page twice. For
+/// a process that starts while a tracer is attached, the kernel counts in whichever writable mapping of the page comes
+/// first (`valid_ref_ctr_vma` in `kernel/events/uprobes.c`): a semaphore on such a page stays 0, and nothing of the
+/// process is seen. A page that begins within a segment is in no earlier one.
+#[derive(Debug)]
+#[cfg_attr(not(target_arch = "aarch64"), repr(C, align(4096)))]
+// The largest page that kernels for this processor are built with.
+#[cfg_attr(target_arch = "aarch64", repr(C, align(65536)))]
+pub struct OwnPage<T>(pub T);
 
 /// How an operation ended: 0 is success, every other number an error kind of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

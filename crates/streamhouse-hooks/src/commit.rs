@@ -1,6 +1,7 @@
 //! `commit`: the metadata transaction that commits a flush, in the agent, from begin to committed.
 
 operation! {
+    site: Commit,
     name: "commit",
     level: tracing::Level::DEBUG,
     /// A metadata transaction that committed a flush, or failed to.

@@ -1,6 +1,7 @@
 //! `flush`: a batch of a produce request, in the producer, from sealed to acknowledged.
 
 operation! {
+    site: Flush,
     name: "flush",
     level: tracing::Level::DEBUG,
     /// A batch of a produce request that was acknowledged or failed.

@@ -43,9 +43,9 @@
 //! 1. Give it a name and a number in [`Site`], and a row in the table there; an incompatible change of a site's
 //!    arguments is a new site.
 //! 2. Give it a file of its name. An operation with one duration is an `operation! { ... }`; what is more, as
-//!    [`send`](mod@send) and [`object`](mod@object) are, is written out: `site!("name", Event)` declares the semaphore
-//!    and the one function that holds the site, the public function looks whether anyone looks, and `observe`, cold and
-//!    out of line, does the rest: the duration, `scope.touched()`, `fire(...)`, the `tracing` event.
+//!    [`send`](mod@send) and [`object`](mod@object) are, is written out: `site!(Site, "name", Event)` declares the one
+//!    function that holds the site, the public function looks whether anyone looks, and `observe`, cold and out of
+//!    line, does the rest: the duration, `scope.touched()`, `fire(...)`, the `tracing` event.
 //! 3. Add it to [`Started::now_if`] and to `fork`; the tests here then find its note.
 //! 4. Give the kernel program and the catalog what they do with it.
 //!

@@ -4,7 +4,7 @@ use crate::look;
 use crate::{Operation, Scope, Started};
 use tracing::Level;
 
-site!("object", Object);
+site!(Object, "object", Object);
 
 const LEVEL: Level = Level::DEBUG;
 

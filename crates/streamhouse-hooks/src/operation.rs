@@ -3,13 +3,14 @@
 /// Declares such a noun: its site, its event, `start()`, and the hook that ends the operation.
 macro_rules! operation {
     (
+        site: $site:ident,
         name: $name:literal,
         level: $level:expr,
         $(#[$event_doc:meta])* event: $event:ident,
         $(#[$started_doc:meta])* started,
         $(#[$hook_doc:meta])* hook: $hook:ident,
     ) => {
-        site!($name, $event);
+        site!($site, $name, $event);
 
         const LEVEL: tracing::Level = $level;
 

@@ -5,7 +5,7 @@ use crate::look;
 use streamhouse_abi::{Bin, Bins, bucket};
 use tracing::Level;
 
-site!("send", Send<'_>);
+site!(Send, "send", Send<'_>);
 
 const LEVEL: Level = Level::TRACE;
 

@@ -1,6 +1,7 @@
 //! `write`: a batch of a produce request, in the agent, from received to durable and committed.
 
 operation! {
+    site: Write,
     name: "write",
     level: tracing::Level::DEBUG,
     /// A batch of a produce request that was committed or failed.

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use streamhouse_abi::limits::{GROUP_BYTES_MAX, INSTANCE_ID_BYTES_MAX, TOPIC_BYTES_MAX};
-use streamhouse_abi::{Owner, Role, ScopeHead, Site};
+use streamhouse_abi::{OwnPage, Owner, Role, ScopeHead, Site};
 use streamhouse_probe::attach::SiteOffsets;
 
 /// A site with its eight arguments where the treaty wants them. Written out instead of taken from the hooks, which keep
@@ -57,15 +57,10 @@ unsafe extern "C" {
     safe fn streamhouse_raw_commit(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64);
 }
 
-/// On a page of its own, as those of the hooks.
-#[repr(C)]
-#[cfg_attr(target_arch = "x86_64", repr(align(4096)))]
-#[cfg_attr(target_arch = "aarch64", repr(align(65536)))]
-struct Semaphores([AtomicU16; Site::ALL.len()]);
-
 /// In the file, unlike a zeroed static elsewhere.
 #[unsafe(link_section = ".probes")]
-static SEMAPHORES: Semaphores = Semaphores([const { AtomicU16::new(0) }; Site::ALL.len()]);
+static SEMAPHORES: OwnPage<[AtomicU16; Site::ALL.len()]> =
+    OwnPage([const { AtomicU16::new(0) }; Site::ALL.len()]);
 
 fn function(site: Site) -> RawSite {
     match site {

@@ -5,7 +5,7 @@
 /// What the x86-64 twin of this macro says about options and sections holds here too; there is no red zone, and the
 /// kernel traps on a breakpoint instead of calling.
 macro_rules! emit {
-    ($name:literal, [$a0:expr, $a1:expr, $a2:expr, $a3:expr, $a4:expr, $a5:expr]) => {
+    ($site:ident, $name:literal, [$a0:expr, $a1:expr, $a2:expr, $a3:expr, $a4:expr, $a5:expr]) => {
         // As an instruction: written as bytes it would be marked as data.
         const NOP: u32 = match *streamhouse_abi::SITE_NOP {
             [b0, b1, b2, b3] => u32::from_le_bytes([b0, b1, b2, b3]),
@@ -45,8 +45,8 @@ macro_rules! emit {
                 nop = const NOP,
                 from_scope_id = const $crate::arch::head::FROM_SCOPE_ID,
                 from_nonce = const $crate::arch::head::FROM_NONCE,
-                semaphores = sym $crate::arch::SEMAPHORES,
-                semaphore_at = const $crate::arch::Semaphores::offset($name),
+                semaphores = sym $crate::arch::semaphores::SEMAPHORES,
+                semaphore_at = const $crate::arch::semaphores::offset($crate::Site::$site),
                 in("x0") $a0,
                 in("x1") $a1,
                 in("x2") $a2,
@@ -63,7 +63,9 @@ macro_rules! emit {
 
 /// Whether anyone is attached.
 macro_rules! attached {
-    ($name:literal) => {
-        $crate::arch::SEMAPHORES.of($name).load(std::sync::atomic::Ordering::Relaxed) != 0
+    ($site:ident) => {
+        $crate::arch::semaphores::SEMAPHORES.0[$crate::Site::$site as usize]
+            .load(std::sync::atomic::Ordering::Relaxed)
+            != 0
     };
 }

@@ -1,7 +1,7 @@
 //! What depends on the processor: the bytes of a site, the registers of its arguments and the look at its semaphore.
 //!
-//! One file an architecture, each with the macros `emit!(name, [six arguments])`, which adds the last two arguments
-//! from the scope itself, and `attached!(name)`; [`site!`] makes a noun's site of them. Without a file
+//! One file an architecture, each with the macros `emit!(Site, name, [six arguments])`, which adds the last two
+//! arguments from the scope itself, and `attached!(Site)`; [`site!`] makes a noun's site of them. Without a file
 //! for the target, or with the feature `disabled`, a site is an empty function behind a constant `false`.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64", not(feature = "disabled")))]
@@ -31,13 +31,7 @@ pub(crate) mod head {
     any(target_arch = "x86_64", target_arch = "aarch64"),
     not(feature = "disabled")
 ))]
-mod semaphores;
-#[cfg(all(
-    target_os = "linux",
-    any(target_arch = "x86_64", target_arch = "aarch64"),
-    not(feature = "disabled")
-))]
-pub(crate) use semaphores::{SEMAPHORES, Semaphores};
+pub(crate) mod semaphores;
 
 /// Declares the site of a noun, which has a function `observe(&Scope, $event)` that calls `fire`.
 ///
@@ -51,7 +45,7 @@ pub(crate) use semaphores::{SEMAPHORES, Semaphores};
     not(feature = "disabled")
 ))]
 macro_rules! site {
-    ($name:literal, $event:ty) => {
+    ($site:ident, $name:literal, $event:ty) => {
         // Linkers collect functions that nobody calls, but not their notes: without this, the note of a noun that a
         // program does not use would point nowhere, and a probe would have to take it for a damaged site.
         #[used]
@@ -59,7 +53,7 @@ macro_rules! site {
 
         #[inline(always)]
         fn attached() -> bool {
-            attached!($name)
+            attached!($site)
         }
 
         #[cold]
@@ -72,11 +66,11 @@ macro_rules! site {
             status: u64,
             detail: u64,
         ) -> usize {
-            emit!($name, [topic, records, bytes, duration_ns, status, detail])
+            emit!($site, $name, [topic, records, bytes, duration_ns, status, detail])
         }
 
         pub(crate) fn place() -> Option<$crate::fork::Place> {
-            let semaphore = $crate::arch::SEMAPHORES.of($name);
+            let semaphore = &$crate::arch::semaphores::SEMAPHORES.0[$crate::Site::$site as usize];
             Some($crate::fork::Place { site: fire(std::ptr::null(), 0, 0, 0, 0, 0), semaphore })
         }
     };
@@ -88,7 +82,7 @@ macro_rules! site {
     not(feature = "disabled")
 )))]
 macro_rules! site {
-    ($name:literal, $event:ty) => {
+    ($site:ident, $name:literal, $event:ty) => {
         #[inline(always)]
         fn attached() -> bool {
             false

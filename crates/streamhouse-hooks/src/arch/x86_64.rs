@@ -12,7 +12,7 @@
 /// - The note is not allocated: an allocated one would need relocations in a read-only section of a
 ///   position-independent executable. `_.stapsdt.base` lets tracers correct its addresses after prelinking.
 macro_rules! emit {
-    ($name:literal, [$a0:expr, $a1:expr, $a2:expr, $a3:expr, $a4:expr, $a5:expr]) => {
+    ($site:ident, $name:literal, [$a0:expr, $a1:expr, $a2:expr, $a3:expr, $a4:expr, $a5:expr]) => {
         // SAFETY: the bytes are a nop, and whatever a tracer makes of them keeps every register and all memory but the
         // stack below the stack pointer, which is free here. The rest is data in sections of its own.
         unsafe {
@@ -52,8 +52,8 @@ macro_rules! emit {
                 b4 = const streamhouse_abi::SITE_NOP[4],
                 from_scope_id = const $crate::arch::head::FROM_SCOPE_ID,
                 from_nonce = const $crate::arch::head::FROM_NONCE,
-                semaphores = sym $crate::arch::SEMAPHORES,
-                semaphore_at = const $crate::arch::Semaphores::offset($name),
+                semaphores = sym $crate::arch::semaphores::SEMAPHORES,
+                semaphore_at = const $crate::arch::semaphores::offset($crate::Site::$site),
                 in("rdi") $a0,
                 in("rsi") $a1,
                 in("rdx") $a2,
@@ -74,15 +74,15 @@ macro_rules! emit {
 /// Written out, because the compiler reaches a static of another crate through the global offset table, and Rust does
 /// not let the linker undo that: an extra load at each look.
 macro_rules! attached {
-    ($name:literal) => {
+    ($site:ident) => {
         'look: {
             // SAFETY: reads two bytes that live as long as the program.
             unsafe {
                 std::arch::asm!(
                     "cmp word ptr [rip + {semaphores} + {semaphore_at}], 0",
                     "jne {attached}",
-                    semaphores = sym $crate::arch::SEMAPHORES,
-                    semaphore_at = const $crate::arch::Semaphores::offset($name),
+                    semaphores = sym $crate::arch::semaphores::SEMAPHORES,
+                    semaphore_at = const $crate::arch::semaphores::offset($crate::Site::$site),
                     attached = label { break 'look true },
                     options(readonly, nostack),
                 )
