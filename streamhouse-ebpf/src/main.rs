@@ -17,6 +17,7 @@ mod object;
 mod operation;
 mod poll;
 mod process;
+mod request;
 mod scope;
 mod send;
 mod target;
@@ -35,6 +36,7 @@ const POLL: u16 = Site::Poll as u16;
 const WRITE: u16 = Site::Write as u16;
 const OBJECT: u16 = Site::Object as u16;
 const COMMIT: u16 = Site::Commit as u16;
+const REQUEST: u16 = Site::Request as u16;
 
 /// Runs at every hit; named [`streamhouse_abi::map::PROGRAM`].
 #[uprobe]
@@ -67,6 +69,7 @@ fn serve(hit: &Hit) -> Result<(), Counter> {
         WRITE => write::check(hit)?,
         OBJECT => object::check(hit)?,
         COMMIT => commit::check(hit)?,
+        REQUEST => request::check(hit)?,
         _ => return Err(Counter::Clamped),
     };
     let key = hit.key(detail);
@@ -80,6 +83,7 @@ fn serve(hit: &Hit) -> Result<(), Counter> {
             WRITE => write::succeed(value, hit),
             OBJECT => object::succeed(value, hit),
             COMMIT => commit::succeed(value, hit),
+            REQUEST => request::succeed(value, hit),
             _ => {}
         }
     }

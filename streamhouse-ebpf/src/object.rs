@@ -11,9 +11,5 @@ use crate::operation;
 /// Checks the arguments; the detail of the key is the operation.
 #[inline(always)]
 pub fn check(hit: &Hit) -> Result<u16, Counter> {
-    operation::check(hit)?;
-    if hit.particular >= Operation::ALL.len() as u64 {
-        return Err(Counter::Clamped);
-    }
-    Ok(hit.particular as u16)
+    operation::check_one_of(hit, Operation::ALL.len())
 }

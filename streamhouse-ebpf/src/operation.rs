@@ -12,6 +12,16 @@ pub fn check(hit: &Hit) -> Result<u16, Counter> {
     Ok(0)
 }
 
+/// Checks the arguments of a noun of several kinds; the detail of the key is which of the `kinds` it was.
+#[inline(always)]
+pub fn check_one_of(hit: &Hit, kinds: usize) -> Result<u16, Counter> {
+    check(hit)?;
+    if hit.particular >= kinds as u64 {
+        return Err(Counter::Clamped);
+    }
+    Ok(hit.particular as u16)
+}
+
 /// Puts the operation into the bucket of its duration.
 #[inline(always)]
 pub fn succeed(value: *mut Value, hit: &Hit) {

@@ -5,7 +5,7 @@ mod ledger;
 mod liveness;
 mod sums;
 
-pub use sums::{Buckets, Counts, Labels, MapUse, SameFile, SeriesKey, SiteSum, SizeCounts, Sums};
+pub use sums::{Buckets, Counts, Detail, Labels, MapUse, SameFile, SeriesKey, SiteSum, SizeCounts, Sums};
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};

@@ -12,7 +12,7 @@ use streamhouse_abi::Status;
 use streamhouse_metrics::catalog;
 use streamhouse_metrics::sources::{Counted, of_gauge, of_site};
 
-use crate::collect::{SeriesKey, SiteSum, Sums};
+use crate::collect::{Detail, SeriesKey, SiteSum, Sums};
 use crate::own::Own;
 use crate::pages::{GaugeKey, State};
 pub(crate) use family::{Families, LabelValues};
@@ -118,7 +118,11 @@ fn add_site(families: &mut Families, sum: &SiteSum) {
 }
 
 fn labels_of(key: &SeriesKey) -> LabelValues<'_> {
-    let operation = key.operation.map_or("", |operation| operation.name());
+    let (operation, method) = match key.detail {
+        Detail::None => ("", ""),
+        Detail::Operation(operation) => (operation.name(), ""),
+        Detail::Method(method) => ("", method.name()),
+    };
     match &key.labels {
         Some(labels) => LabelValues {
             role: labels.role.name(),
@@ -127,9 +131,10 @@ fn labels_of(key: &SeriesKey) -> LabelValues<'_> {
             topic: &labels.topic,
             partition: labels.partition,
             operation,
+            method,
             ..LabelValues::default()
         },
-        None => LabelValues { instance_id: OVERFLOW, operation, ..LabelValues::default() },
+        None => LabelValues { instance_id: OVERFLOW, operation, method, ..LabelValues::default() },
     }
 }
 

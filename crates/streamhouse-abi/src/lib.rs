@@ -12,10 +12,12 @@
 pub mod bucket;
 pub mod limits;
 pub mod map;
+mod method;
 pub mod page;
 mod scope;
 mod site;
 
+pub use method::Method;
 pub use scope::{Bin, Bins, Owner, Role, Scope, ScopeHead};
 pub use site::{
     Operation, OwnPage, PROVIDER, SITE_ARGUMENTS, SITE_NONCE_WORD, SITE_NOP, SITE_SCOPE_ID_WORD, Site,

@@ -53,7 +53,7 @@ pub struct Key {
     pub tgid: u32,
     /// A [`Site`]'s number.
     pub site: u16,
-    /// For `object` an [`Operation`](crate::Operation)'s number, else 0.
+    /// For `object` an [`Operation`](crate::Operation)'s number, for `request` a [`Method`](crate::Method)'s, else 0.
     pub detail: u16,
 }
 

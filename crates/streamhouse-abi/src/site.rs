@@ -37,7 +37,7 @@ pub const SITE_NONCE_WORD: usize = 7;
 /// | 2 | bytes of keys, values and headers before compression; for `object` bytes moved |
 /// | 3 | duration in ns or [`UNTIMED`]; for `send` the sum over the batch |
 /// | 4 | a [`Status`]'s number |
-/// | 5 | `send`: address of [`Bins`](crate::Bins) or 0; `object`: an [`Operation`]'s number; else address of a 16-byte trace id, or 0 |
+/// | 5 | `send`: address of [`Bins`](crate::Bins) or 0; `object`: an [`Operation`]'s number; `request`: a [`Method`](crate::Method)'s; else address of a 16-byte trace id, or 0 |
 /// | 6 | the scope's id: its [`ScopeHead::scope_id`](crate::ScopeHead) |
 /// | 7 | the process's nonce: its [`ScopeHead::nonce`](crate::ScopeHead) |
 ///
@@ -57,11 +57,14 @@ pub enum Site {
     Object = 4,
     /// The metadata transaction that commits a flush, in the agent: begin to committed.
     Commit = 5,
+    /// A gRPC request, in the agent: handler start to response.
+    Request = 6,
 }
 
 impl Site {
     /// Every site, in the order of its number.
-    pub const ALL: [Site; 6] = [Site::Send, Site::Flush, Site::Poll, Site::Write, Site::Object, Site::Commit];
+    pub const ALL: [Site; 7] =
+        [Site::Send, Site::Flush, Site::Poll, Site::Write, Site::Object, Site::Commit, Site::Request];
 
     /// The site's name in its note.
     pub const fn name(self) -> &'static str {
@@ -72,6 +75,7 @@ impl Site {
             Site::Write => "write",
             Site::Object => "object",
             Site::Commit => "commit",
+            Site::Request => "request",
         }
     }
 
@@ -171,6 +175,11 @@ impl Operation {
     /// Every operation, in the order of its number.
     pub const ALL: [Operation; 5] =
         [Operation::Put, Operation::Get, Operation::Delete, Operation::List, Operation::Head];
+
+    /// The operation of a number, if there is one.
+    pub fn from_number(number: u16) -> Option<Operation> {
+        Operation::ALL.get(usize::from(number)).copied()
+    }
 
     /// The value of the `operation` label.
     pub const fn name(self) -> &'static str {

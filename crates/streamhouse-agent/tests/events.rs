@@ -1,4 +1,4 @@
-//! What whoever looks is told: one `write` a batch, one `commit` a flush. Alone in its process, which it listens to.
+//! What whoever looks is told: one `write` a batch, one `commit` a flush, one `request` a gRPC request. Alone in its process, which it listens to.
 
 mod support;
 
@@ -6,11 +6,17 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use streamhouse_core::ErrorKind;
+use streamhouse_proto::v1::GetTopicRequest;
+use streamhouse_proto::v1::metadata_client::MetadataClient;
 use support::{Client, Log, batch, damaged, kind, stamped};
+use tonic::Request;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic_prost::ProstCodec;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-/// The `write` and `commit` events, as they came.
+/// The `write`, `commit` and `request` events, as they came.
 #[derive(Clone, Default)]
 struct Heard(Arc<Mutex<Vec<Told>>>);
 
@@ -38,6 +44,7 @@ impl<S: tracing::Subscriber> Layer<S> for Heard {
         let noun = match event.metadata().target() {
             "streamhouse::write" => "write",
             "streamhouse::commit" => "commit",
+            "streamhouse::request" => "request",
             _ => return,
         };
         let mut heard = Told { noun, fields: HashMap::new() };
@@ -86,5 +93,26 @@ async fn every_batch_and_every_flush_is_told_once() {
         assert_eq!((writes[0].number("records"), writes[0].number("bytes")), (records, records));
         assert_eq!(heard.take("commit").len() as u64, records);
     }
+    let produced = heard.take("request");
+    assert_eq!(produced.len(), 3);
+    assert!(produced.iter().all(|each| each.fields["method"] == "\"Produce\"" && each.number("status") == 0));
+
+    // A request that fails is told with the kind of its error, and one that there is not as another one.
+    let mut metadata = MetadataClient::new(client.channel());
+    let unknown = GetTopicRequest { name: "nobody".into() };
+    metadata.get_topic(unknown).await.expect_err("there is no such topic");
+    let mut other = Grpc::new(client.channel());
+    other.ready().await.unwrap();
+    let path = PathAndQuery::from_static("/streamhouse.v1.Agent/Consume");
+    let codec = ProstCodec::<GetTopicRequest, GetTopicRequest>::default();
+    let asked = Request::new(GetTopicRequest::default());
+    other.unary(asked, path, codec).await.expect_err("there is no such method");
+    let told: Vec<_> = heard
+        .take("request")
+        .iter()
+        .map(|each| (each.fields["method"].clone(), each.number("status")))
+        .collect();
+    let numbers = [ErrorKind::NotFound, ErrorKind::Invalid].map(|kind| u64::from(kind.number()));
+    assert_eq!(told, [("\"GetTopic\"".to_owned(), numbers[0]), ("\"Other\"".to_owned(), numbers[1])]);
     agent.shutdown().await;
 }

@@ -4,8 +4,8 @@
 //! another terminal: `bpftrace -e 'usdt:PATH:streamhouse:send { @[str(arg0)] = sum(arg1) }'`.
 
 use streamhouse_hooks::{
-    Commit, Flush, GaugeId, Instance, Object, Operation, Poll, Role, Send, Started, Write, commit, flush,
-    object, poll, send, write,
+    Commit, Flush, GaugeId, Instance, Method, Object, Operation, Poll, Request, Role, Send, Started, Write,
+    commit, flush, object, poll, request, send, write,
 };
 
 fn main() {
@@ -26,5 +26,6 @@ fn main() {
         write(&scope, Write { records: 16, bytes: 1600, started, status: 0 });
         object(&scope, Object { operation: Operation::Put, bytes: 1600, started, status: 0 });
         commit(&scope, Commit { records: 16, bytes: 1600, started, status: 0 });
+        request(&scope, Request { method: Method::Produce, started, status: 0 });
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! Children made around the C library's `fork` (a bare `clone`) are not reached; they must not call hooks.
 
-use crate::{Site, commit, flush, object, poll, process, send, write};
+use crate::{Site, commit, flush, object, poll, process, request, send, write};
 use std::ffi::c_void;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -49,6 +49,7 @@ fn place(site: Site) -> Option<Place> {
         Site::Write => write::place(),
         Site::Object => object::place(),
         Site::Commit => commit::place(),
+        Site::Request => request::place(),
     }
 }
 

@@ -43,7 +43,7 @@
 //! 1. Give it a name and a number in [`Site`], and a row in the table there; an incompatible change of a site's
 //!    arguments is a new site.
 //! 2. Give it a file of its name. An operation with one duration is an `operation! { ... }`; what is more, as
-//!    [`send`](mod@send) and [`object`](mod@object) are, is written out: `site!(Site, "name", Event)` declares the one
+//!    [`send`](mod@send), [`object`](mod@object) and [`request`](mod@request) are, is written out: `site!(Site, "name", Event)` declares the one
 //!    function that holds the site, the public function looks whether anyone looks, and `observe`, cold and out of
 //!    line, does the rest: the duration, `scope.touched()`, `fire(...)`, the `tracing` event.
 //! 3. Add it to [`Started::now_if`] and to `fork`; the tests here then find its note.
@@ -65,6 +65,7 @@ pub mod object;
 mod page;
 pub mod poll;
 mod process;
+pub mod request;
 mod scope;
 pub mod send;
 mod started;
@@ -76,9 +77,10 @@ pub use flush::{Flush, flush};
 pub use object::{Object, object};
 pub use page::Gauge;
 pub use poll::{Poll, poll};
+pub use request::{Request, request};
 pub use scope::{Instance, Scope};
 pub use send::{Send, send};
 pub use started::Started;
 pub use streamhouse_abi::page::Gauge as GaugeId;
-pub use streamhouse_abi::{Operation, Role, Site};
+pub use streamhouse_abi::{Method, Operation, Role, Site};
 pub use write::{Write, write};

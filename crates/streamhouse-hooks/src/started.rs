@@ -24,6 +24,7 @@ impl Started {
             Site::Write => crate::write::looked_at(),
             Site::Object => crate::object::looked_at(),
             Site::Commit => crate::commit::looked_at(),
+            Site::Request => crate::request::looked_at(),
         };
         Started::now_when(looked_at)
     }

@@ -8,8 +8,8 @@ use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 use streamhouse_abi::page::CELL;
 use streamhouse_hooks::{
-    Commit, Flush, Gauge, GaugeId, Instance, Object, Operation, Poll, Role, Scope, Send, Site, Started,
-    Write, commit, flush, object, poll, send, write,
+    Commit, Flush, Gauge, GaugeId, Instance, Method, Object, Operation, Poll, Request, Role, Scope, Send,
+    Site, Started, Write, commit, flush, object, poll, request, send, write,
 };
 
 struct Counting;
@@ -54,6 +54,7 @@ fn fire_all(scope: &Scope, gauge: &Gauge) {
         write(scope, Write { records: 4, bytes: 400, started: write::start(), status });
         object(scope, Object { operation: Operation::Put, bytes: 400, started: object::start(), status });
         commit(scope, Commit { records: 4, bytes: 400, started: commit::start(), status });
+        request(scope, Request { method: Method::Produce, started: request::start(), status });
     }
     gauge.set(4, 5);
     gauge.set_now(4);

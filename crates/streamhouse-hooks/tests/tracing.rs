@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use streamhouse_hooks::{
-    Commit, Flush, Instance, Object, Operation, Poll, Role, Send, Started, Write, commit, flush, object,
-    poll, send, write,
+    Commit, Flush, Instance, Method, Object, Operation, Poll, Request, Role, Send, Started, Write, commit,
+    flush, object, poll, request, send, write,
 };
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -49,6 +49,7 @@ fn every_noun_has_one_event() {
         write(&scope, Write { records: 3, bytes: 30, started, status: 2 });
         object(&scope, Object { operation: Operation::Get, bytes: 30, started: Started::UNTIMED, status: 0 });
         commit(&scope, Commit { records: 3, bytes: 30, started: commit::start(), status: 0 });
+        request(&scope, Request { method: Method::ListTopics, started, status: 0 });
     });
     let seen = recorder.0.lock().unwrap();
     let targets: Vec<_> = seen.iter().map(|(level, seen)| (*level, seen.target.as_str())).collect();
@@ -61,17 +62,20 @@ fn every_noun_has_one_event() {
             (Level::DEBUG, "streamhouse::write"),
             (Level::DEBUG, "streamhouse::object"),
             (Level::DEBUG, "streamhouse::commit"),
+            (Level::DEBUG, "streamhouse::request"),
         ]
     );
     for (_, seen) in seen.iter() {
         assert_eq!(seen.fields["topic"], "\"orders\"");
         assert_eq!(seen.fields["partition"], "7");
-        assert_eq!(seen.fields["bytes"], "30");
+        let request = seen.target.ends_with("request");
+        assert_eq!(seen.fields["bytes"], if request { "0" } else { "30" });
         assert_eq!(seen.fields["status"], if seen.target.ends_with("write") { "2" } else { "0" });
         let untimed = seen.target.ends_with("object");
         assert_eq!(seen.fields.contains_key("duration"), !untimed, "{}", seen.target);
-        assert_eq!(seen.fields["records"], if untimed { "0" } else { "3" });
+        assert_eq!(seen.fields["records"], if untimed || request { "0" } else { "3" });
     }
     assert_eq!(seen[0].1.fields["duration"], "700", "a record sent after the end counts as 0");
     assert_eq!(seen[4].1.fields["operation"], "\"get\"");
+    assert_eq!(seen[6].1.fields["method"], "\"ListTopics\"");
 }

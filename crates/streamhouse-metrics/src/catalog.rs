@@ -1,7 +1,7 @@
 //! Every metric. Names, types and meanings as operators know them: dashboards and alerts are written against them.
 
 use crate::Label::{
-    Group, InstanceId, Map, Operation, Partition, Reason, Role, State, Status, Topic, Version,
+    Group, InstanceId, Map, Method, Operation, Partition, Reason, Role, State, Status, Topic, Version,
 };
 use crate::{Kind, Label, Metric, Unit};
 
@@ -97,6 +97,12 @@ catalog! {
     AGENT_COMMIT_ERRORS = Counter "streamhouse_agent_commit_errors_total", Count,
         [InstanceId, Status],
         "Metadata transactions of flushes that failed, by error kind.";
+    AGENT_GRPC_REQUESTS = Counter "streamhouse_agent_grpc_requests_total", Count,
+        [InstanceId, Method, Status],
+        "gRPC requests that the agent has answered, by method and how they ended.";
+    AGENT_GRPC_REQUEST_DURATION = Histogram "streamhouse_agent_grpc_request_duration_seconds", Seconds,
+        [InstanceId, Method],
+        "Time from the start of a gRPC request's handler to its response, per request that succeeded.";
     AGENT_ACTIVE_PARTITIONS = Gauge "streamhouse_agent_active_partitions", Count,
         [InstanceId],
         "Partitions whose lease the agent holds; 0 after the process was killed.";

@@ -87,6 +87,8 @@ pub enum Label {
     Partition,
     /// What an object-store operation did.
     Operation,
+    /// What a gRPC request asked for.
+    Method,
     /// How an operation ended: `ok` or an error kind.
     Status,
     /// Why something was refused.
@@ -109,6 +111,7 @@ impl Label {
             Label::Topic => "topic",
             Label::Partition => "partition",
             Label::Operation => "operation",
+            Label::Method => "method",
             Label::Status => "status",
             Label::Reason => "reason",
             Label::State => "state",

@@ -35,6 +35,11 @@ pub fn to_error(status: &Status) -> MetadataError {
     }
 }
 
+/// How to react to a status, whoever it is from.
+pub fn error_kind(status: &Status) -> ErrorKind {
+    store_kind(status).unwrap_or_else(|| kind(status.code()))
+}
+
 /// The kind of a store's error; `None` when the status is not the store's. Then another agent may give an answer.
 pub fn store_kind(status: &Status) -> Option<ErrorKind> {
     let number = status.metadata().get(ERROR_KIND_KEY)?.to_str().ok()?;

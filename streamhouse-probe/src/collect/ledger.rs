@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use streamhouse_abi::map::{Key, Sizes, Value};
-use streamhouse_abi::{Operation, Site};
+use streamhouse_abi::Site;
 use streamhouse_metrics::Label;
 use streamhouse_metrics::sources::of_site;
 
-use super::{Counts, KEPT_AFTER_EXIT, LABEL_SETS_MAX, Labels, SeriesKey, SiteSum};
+use super::{Counts, Detail, KEPT_AFTER_EXIT, LABEL_SETS_MAX, Labels, SeriesKey, SiteSum};
 
 /// With more label sets than this, those longest without a process go.
 const SCARCE: usize = LABEL_SETS_MAX / 4 * 3;
@@ -140,11 +140,8 @@ impl Ledger {
             return Some(id);
         }
         let site = Site::from_number(key.site)?;
-        let operation = match site {
-            Site::Object => Some(Operation::ALL.get(usize::from(key.detail)).copied()?),
-            _ => None,
-        };
-        let id = self.series_of(SeriesKey { site, operation, labels: Some(labels()?) }, now);
+        let detail = Detail::of(site, key.detail)?;
+        let id = self.series_of(SeriesKey { site, detail, labels: Some(labels()?) }, now);
         self.assigned.insert(*key, id);
         Some(id)
     }
@@ -164,14 +161,14 @@ impl Ledger {
 }
 
 /// The labels that the histogram of durations of a series has; those of every other metric of the site include them.
-fn histogram(key: &SeriesKey) -> (Site, Option<Operation>, Option<[&str; 3]>) {
+fn histogram(key: &SeriesKey) -> (Site, Detail, Option<[&str; 3]>) {
     let has = |label| of_site(key.site).duration.labels.contains(&label);
     let labels = key.labels.as_ref().map(|labels| {
         let group = if has(Label::Group) { labels.group.as_str() } else { "" };
         let topic = if has(Label::Topic) { labels.topic.as_str() } else { "" };
         [labels.instance_id.as_str(), group, topic]
     });
-    (key.site, key.operation, labels)
+    (key.site, key.detail, labels)
 }
 
 /// One value of the kernel as it was read.

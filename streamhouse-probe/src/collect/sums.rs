@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use streamhouse_abi::map::{Counter, STATUS_SLOTS, Sizes, Value};
-use streamhouse_abi::{Operation, Role, Site, Status, bucket};
+use streamhouse_abi::{Method, Operation, Role, Site, Status, bucket};
 
 /// Counts by bucket, indexed as [`bucket::of_ns`] and [`bucket::of_size`] give them.
 pub type Buckets = [u64; bucket::COUNT];
@@ -23,13 +23,35 @@ pub struct Labels {
     pub partition: Option<u32>,
 }
 
+/// What sums of one site and label set are told apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Detail {
+    /// Nothing: the site observes one thing.
+    None,
+    /// For `object` what was done.
+    Operation(Operation),
+    /// For `request` what was asked for.
+    Method(Method),
+}
+
+impl Detail {
+    /// From the number in a [`Key`](streamhouse_abi::map::Key); `None` when the site has no such number.
+    pub fn of(site: Site, number: u16) -> Option<Detail> {
+        match site {
+            Site::Object => Operation::from_number(number).map(Detail::Operation),
+            Site::Request => Method::from_number(number).map(Detail::Method),
+            Site::Send | Site::Flush | Site::Poll | Site::Write | Site::Commit => Some(Detail::None),
+        }
+    }
+}
+
 /// What the sums of one site are kept by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SeriesKey {
     /// The site.
     pub site: Site,
-    /// For `object` what was done, else none.
-    pub operation: Option<Operation>,
+    /// What the site tells apart itself.
+    pub detail: Detail,
     /// Who and where; `None` is the overflow series of all label sets past [`super::LABEL_SETS_MAX`].
     pub labels: Option<Labels>,
 }

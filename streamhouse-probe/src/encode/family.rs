@@ -22,6 +22,8 @@ pub(crate) struct LabelValues<'a> {
     pub partition: Option<u32>,
     /// What an object-store operation did.
     pub operation: &'a str,
+    /// What a gRPC request asked for.
+    pub method: &'a str,
     /// How an operation ended.
     pub status: &'a str,
     /// Why something was refused.
@@ -51,6 +53,7 @@ impl LabelValues<'_> {
                 Label::Topic => push_escaped(&mut text, self.topic),
                 Label::Partition => push_number(&mut text, self.partition),
                 Label::Operation => push_escaped(&mut text, self.operation),
+                Label::Method => push_escaped(&mut text, self.method),
                 Label::Status => push_escaped(&mut text, self.status),
                 Label::Reason => push_escaped(&mut text, self.reason),
                 Label::State => push_escaped(&mut text, self.state),

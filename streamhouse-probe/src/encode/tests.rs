@@ -2,7 +2,7 @@
 
 use super::text::{bound, real};
 use super::*;
-use crate::collect::{Counts, Labels, MapUse, SizeCounts};
+use crate::collect::{Counts, Detail, Labels, MapUse, SizeCounts};
 use crate::own::TargetCounts;
 use crate::pages::{PageLabels, ProcessKey, Rejection};
 use crate::sites::Refusal;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use streamhouse_abi::map::Counter;
 use streamhouse_abi::page::Gauge;
-use streamhouse_abi::{Operation, Role, Site, bucket};
+use streamhouse_abi::{Role, Site, bucket};
 use streamhouse_metrics::{Kind, Unit};
 
 fn site(site: Site, topic: &str, partition: Option<u32>) -> SiteSum {
@@ -33,8 +33,8 @@ fn site(site: Site, topic: &str, partition: Option<u32>) -> SiteSum {
         sizes.bytes[bucket::of_size(333)] = 3;
         counts.sizes = Some(Box::new(sizes));
     }
-    let operation = (site == Site::Object).then_some(Operation::Put);
-    SiteSum { key: SeriesKey { site, operation, labels: Some(labels) }, created: Instant::now(), counts }
+    let detail = Detail::of(site, 1).expect("each has one of this number");
+    SiteSum { key: SeriesKey { site, detail, labels: Some(labels) }, created: Instant::now(), counts }
 }
 
 fn sums(sites: Vec<SiteSum>) -> Sums {
@@ -218,7 +218,7 @@ fn partitions_of_a_topic_are_one_histogram() {
 #[test]
 fn the_overflow_series_has_a_name() {
     let overflow = SiteSum {
-        key: SeriesKey { site: Site::Write, operation: None, labels: None },
+        key: SeriesKey { site: Site::Write, detail: Detail::None, labels: None },
         ..site(Site::Write, "", None)
     };
     let page = page_of(vec![overflow], ClassicBuckets::default());

@@ -2,8 +2,9 @@
 
 use std::thread;
 
-use streamhouse_abi::{Bin, Bins, Operation, Role, Site, Status, UNTIMED, bucket};
-use streamhouse_hooks::{self as hooks, Commit, Flush, Instance, Object, Poll, Scope, Send, Write};
+use streamhouse_abi::{Bin, Bins, Method, Operation, Role, Site, Status, UNTIMED, bucket};
+use streamhouse_hooks::{self as hooks, Commit, Flush, Instance, Object, Poll, Request, Scope, Send, Write};
+use streamhouse_probe::collect::Detail;
 
 use crate::observer::{Observer, filled, of, succeeded};
 use crate::raw::{Arguments, RawScope};
@@ -31,6 +32,8 @@ fn fire_all(scope: &Scope, event: u64) {
     let operation = Operation::Get;
     hooks::object(scope, Object { operation, bytes, started: hooks::object::start(), status });
     hooks::commit(scope, Commit { records, bytes, started: hooks::commit::start(), status });
+    let method = Method::Produce;
+    hooks::request(scope, Request { method, started: hooks::request::start(), status });
 }
 
 pub(crate) fn hooks_from_several_threads() {
@@ -55,15 +58,21 @@ pub(crate) fn hooks_from_several_threads() {
         let counts = &found.counts;
         let records = match site {
             Site::Send => sum(|_| 5),
-            Site::Object => 0,
+            Site::Object | Site::Request => 0,
             _ => sum(|event| 1 + event % 3),
         };
         assert_eq!(succeeded(counts), (sum(|_| 1), records), "{site:?}");
-        assert_eq!(counts.bytes, sum(|event| 100 + event % 11), "{site:?}");
+        let bytes = if site == Site::Request { 0 } else { sum(|event| 100 + event % 11) };
+        assert_eq!(counts.bytes, bytes, "{site:?}");
         assert_eq!(counts.operations_with(Status::Unavailable), THREADS * failed, "{site:?}");
         let timed: u64 = counts.durations.iter().sum();
         assert_eq!(timed, if site == Site::Send { records } else { sum(|_| 1) }, "{site:?}");
-        assert_eq!(found.key.operation, (site == Site::Object).then_some(Operation::Get));
+        let detail = match site {
+            Site::Object => Detail::Operation(Operation::Get),
+            Site::Request => Detail::Method(Method::Produce),
+            _ => Detail::None,
+        };
+        assert_eq!(found.key.detail, detail);
     }
     let sizes = of(&sums, Site::Flush, "threads").counts.sizes.as_ref().expect("flush counts sizes");
     let batches = |records: u64| THREADS * good().filter(|event| 1 + event % 3 == records).count() as u64;
@@ -183,8 +192,8 @@ pub(crate) fn object_operations() {
         scope.hit(Site::Object, with);
     }
     let sums = observer.sums();
-    let found: Vec<_> = sums.sites.iter().map(|site| (site.key.operation, site.counts.bytes)).collect();
+    let found: Vec<_> = sums.sites.iter().map(|site| (site.key.detail, site.counts.bytes)).collect();
     let expected: Vec<_> =
-        Operation::ALL.iter().map(|&operation| (Some(operation), 1_000 * (operation as u64 + 1))).collect();
+        Operation::ALL.iter().map(|&operation| (Detail::Operation(operation), 1_000 * (operation as u64 + 1))).collect();
     assert_eq!(found, expected);
 }

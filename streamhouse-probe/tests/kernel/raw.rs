@@ -44,6 +44,7 @@ raw_site!("streamhouse_raw_poll");
 raw_site!("streamhouse_raw_write");
 raw_site!("streamhouse_raw_object");
 raw_site!("streamhouse_raw_commit");
+raw_site!("streamhouse_raw_request");
 
 /// Topic, records, bytes, duration, status, particular, scope id, nonce.
 type RawSite = extern "C" fn(u64, u64, u64, u64, u64, u64, u64, u64);
@@ -55,6 +56,7 @@ unsafe extern "C" {
     safe fn streamhouse_raw_write(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64);
     safe fn streamhouse_raw_object(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64);
     safe fn streamhouse_raw_commit(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64);
+    safe fn streamhouse_raw_request(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64);
 }
 
 /// In the file, unlike a zeroed static elsewhere.
@@ -70,6 +72,7 @@ fn function(site: Site) -> RawSite {
         Site::Write => streamhouse_raw_write,
         Site::Object => streamhouse_raw_object,
         Site::Commit => streamhouse_raw_commit,
+        Site::Request => streamhouse_raw_request,
     }
 }
 

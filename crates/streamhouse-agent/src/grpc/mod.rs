@@ -6,6 +6,7 @@ mod caller;
 mod metadata;
 mod service;
 mod services;
+mod told;
 
 pub(crate) use admission::Admission;
 pub(crate) use metadata::MetadataService;
@@ -27,6 +28,7 @@ use streamhouse_core::limits::{
 use streamhouse_hooks::{GaugeId, Instance};
 use streamhouse_proto::v1::agent_server::AgentServer;
 use streamhouse_proto::v1::metadata_server::MetadataServer;
+use told::Told;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 
@@ -110,11 +112,13 @@ pub(crate) async fn serve(
     let incoming = stream::unfold(incoming, async |mut incoming| {
         Some((Ok::<_, Never>(incoming.next().await), incoming))
     });
+    let scope = Arc::new(instance.scope("", None));
     let gate = limits.security.tokens.clone().map(|tokens| Gate {
         tokens,
         clock: Arc::new(SystemClock),
-        scope: Arc::new(instance.scope("", None)),
+        scope: Arc::clone(&scope),
     });
+    let gated = Gated::new(services(service, limits.unflushed_bytes_max), gate);
     let served = Server::builder()
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -123,11 +127,7 @@ pub(crate) async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .timeout(limits.request_time)
-        .serve_with_incoming_shutdown(
-            Gated::new(services(service, limits.unflushed_bytes_max), gate),
-            incoming,
-            stop,
-        );
+        .serve_with_incoming_shutdown(Told::new(gated, scope), incoming, stop);
     tokio::select! {
         served = served => served,
         never = limits.security.watch() => match never {},
