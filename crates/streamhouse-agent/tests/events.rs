@@ -12,6 +12,7 @@ use support::{Client, Log, batch, damaged, kind, stamped};
 use tonic::Request;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -98,10 +99,12 @@ async fn every_batch_and_every_flush_is_told_once() {
     assert!(produced.iter().all(|each| each.fields["method"] == "\"Produce\"" && each.number("status") == 0));
 
     // A request that fails is told with the kind of its error, and one that there is not as another one.
-    let mut metadata = MetadataClient::new(client.channel());
+    let channel = Endpoint::from_shared(format!("http://{}", agent.grpc_address())).unwrap();
+    let channel = channel.connect().await.unwrap();
+    let mut metadata = MetadataClient::new(channel.clone());
     let unknown = GetTopicRequest { name: "nobody".into() };
     metadata.get_topic(unknown).await.expect_err("there is no such topic");
-    let mut other = Grpc::new(client.channel());
+    let mut other = Grpc::new(channel);
     other.ready().await.unwrap();
     let path = PathAndQuery::from_static("/streamhouse.v1.Agent/Consume");
     let codec = ProstCodec::<GetTopicRequest, GetTopicRequest>::default();

@@ -74,10 +74,9 @@ pub fn of_site(site: Site) -> SiteMetrics {
             errors: Some((Counted::Operations, &c::AGENT_COMMIT_ERRORS)),
             ..only(&c::AGENT_COMMIT_DURATION)
         },
-        Site::Request => SiteMetrics {
-            operations: Some(&c::AGENT_GRPC_REQUESTS),
-            ..only(&c::AGENT_GRPC_REQUEST_DURATION)
-        },
+        Site::Request => {
+            SiteMetrics { operations: Some(&c::AGENT_GRPC_REQUESTS), ..only(&c::AGENT_GRPC_REQUEST_DURATION) }
+        }
     }
 }
 

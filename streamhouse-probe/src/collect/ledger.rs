@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use streamhouse_abi::map::{Key, Sizes, Value};
 use streamhouse_abi::Site;
+use streamhouse_abi::map::{Key, Sizes, Value};
 use streamhouse_metrics::Label;
 use streamhouse_metrics::sources::of_site;
 

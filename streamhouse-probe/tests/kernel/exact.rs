@@ -193,7 +193,9 @@ pub(crate) fn object_operations() {
     }
     let sums = observer.sums();
     let found: Vec<_> = sums.sites.iter().map(|site| (site.key.detail, site.counts.bytes)).collect();
-    let expected: Vec<_> =
-        Operation::ALL.iter().map(|&operation| (Detail::Operation(operation), 1_000 * (operation as u64 + 1))).collect();
+    let expected: Vec<_> = Operation::ALL
+        .iter()
+        .map(|&operation| (Detail::Operation(operation), 1_000 * (operation as u64 + 1)))
+        .collect();
     assert_eq!(found, expected);
 }

@@ -3,7 +3,9 @@
 use std::hint::black_box;
 
 use streamhouse_abi::{Method, Operation, Role, Site, Status};
-use streamhouse_hooks::{self as hooks, Commit, Flush, Instance, Object, Poll, Request, Scope, Send, Started, Write};
+use streamhouse_hooks::{
+    self as hooks, Commit, Flush, Instance, Object, Poll, Request, Scope, Send, Started, Write,
+};
 
 use crate::observer::{Observer, of};
 

@@ -28,8 +28,8 @@ use streamhouse_core::limits::{
 use streamhouse_hooks::{GaugeId, Instance};
 use streamhouse_proto::v1::agent_server::AgentServer;
 use streamhouse_proto::v1::metadata_server::MetadataServer;
-use told::Told;
 use tokio::net::TcpListener;
+use told::Told;
 use tonic::transport::Server;
 
 /// What one connection may send before the agent reads it: two full requests, so that a producer is never held up by a
