@@ -1,11 +1,14 @@
 //! Kernel maps → sums at scrape, kept per label set.
 
+mod exposed;
 mod labels;
 mod ledger;
 mod liveness;
 mod sums;
 
-pub use sums::{Buckets, Counts, Detail, Labels, MapUse, SameFile, SeriesKey, SiteSum, SizeCounts, Sums};
+pub use sums::{
+    Buckets, Counts, Detail, Labels, MapUse, SameFile, SeriesKey, SiteSum, SizeCounts, Statuses, Sums,
+};
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -18,12 +21,11 @@ use streamhouse_abi::map::{
 };
 
 use crate::attach::Maps;
+use crate::room::Room;
 use ledger::{Ledger, Reading};
 use liveness::{Fate, Processes};
 
-/// Label sets kept at most, of all sites together; later ones are counted in their site's overflow series.
-pub const LABEL_SETS_MAX: usize = 4096;
-/// How long a label set is served after its last process has exited; less when room for label sets gets scarce.
+/// How long a label set is served after its last process has exited; less when room for series gets scarce.
 pub const KEPT_AFTER_EXIT: Duration = Duration::from_secs(15 * 60);
 
 /// The maps could not be read or written.
@@ -63,12 +65,12 @@ impl Collector {
     }
 
     /// Sums up what the kernel has counted until now; values of processes that have exited are kept here and leave the
-    /// kernel's maps. `now` must not go backwards from call to call.
+    /// kernel's maps. `now` must not go backwards from call to call; what has no room counts in overflow series.
     ///
     /// # Errors
     ///
     /// When a map cannot be read or written; the next call tries again, and nothing is lost.
-    pub fn collect(&mut self, now: Instant) -> Result<Sums, CollectError> {
+    pub fn collect(&mut self, now: Instant, room: &mut Room) -> Result<Sums, CollectError> {
         self.maps.flush_log();
         let mut counters = [0; Counter::ALL.len()];
         for (sum, counter) in counters.iter_mut().zip(Counter::ALL) {
@@ -78,11 +80,11 @@ impl Collector {
             self.maps.processes().collect::<Result<_, _>>().map_err(in_map(PROCESSES))?;
         // First who has exited, then what was counted: what is read of an exited process is final.
         let fates: HashMap<u32, Fate> = held.keys().map(|&tgid| (tgid, self.processes.fate(tgid))).collect();
-        let pass = self.read_values(&fates, now)?;
+        let pass = self.read_values(&fates, now, room)?;
         self.named = pass.named;
-        self.forget(&fates)?;
+        self.forget(&fates, room)?;
         Ok(Sums {
-            sites: self.ledger.finish(now),
+            sites: self.ledger.finish(now, room),
             counters,
             maps: map_uses(&held),
             held_back: pass.held_back,
@@ -142,7 +144,12 @@ impl Collector {
     }
 
     /// Adds every value to its series; folds and removes those of exited processes.
-    fn read_values(&mut self, fates: &HashMap<u32, Fate>, now: Instant) -> Result<Pass, CollectError> {
+    fn read_values(
+        &mut self,
+        fates: &HashMap<u32, Fate>,
+        now: Instant,
+        room: &mut Room,
+    ) -> Result<Pass, CollectError> {
         let mut pass = Pass::default();
         let mut exited = Vec::new();
         self.ledger.begin();
@@ -159,7 +166,7 @@ impl Collector {
                 continue;
             }
             self.processes.saw(key.tgid, key.nonce);
-            if !self.ledger.add(&reading, now, || labels_of(&self.maps, key)) {
+            if !self.ledger.add(&reading, now, room, || labels_of(&self.maps, key)) {
                 pass.held_back += 1;
             }
         }
@@ -167,7 +174,7 @@ impl Collector {
             let labels = labels_of(&self.maps, reading.key);
             // Removed before it is folded: a removal that fails must not leave it to be counted twice.
             self.maps.remove_value(reading.key).map_err(in_map(VALUES))?;
-            if !self.ledger.fold(&reading, now, || labels) {
+            if !self.ledger.fold(&reading, now, room, || labels) {
                 self.unlabelled_operations += reading.value.operations.iter().sum::<u64>();
             }
         }
@@ -182,7 +189,7 @@ impl Collector {
     }
 
     /// Gives the room of exited processes back.
-    fn forget(&mut self, fates: &HashMap<u32, Fate>) -> Result<(), CollectError> {
+    fn forget(&mut self, fates: &HashMap<u32, Fate>, room: &mut Room) -> Result<(), CollectError> {
         if fates.values().all(|fate| *fate == Fate::Lives) {
             return Ok(());
         }
@@ -193,6 +200,9 @@ impl Collector {
             }
         }
         for (&tgid, fate) in fates {
+            if *fate != Fate::Lives {
+                room.exited(tgid);
+            }
             match fate {
                 Fate::Lives => {}
                 Fate::Exited => self.maps.remove_process(tgid).map_err(in_map(PROCESSES))?,

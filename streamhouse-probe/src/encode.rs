@@ -8,11 +8,11 @@ mod family;
 mod tests;
 mod text;
 
-use streamhouse_abi::Status;
+use streamhouse_abi::{Status, bucket};
 use streamhouse_metrics::catalog;
 use streamhouse_metrics::sources::{Counted, of_gauge, of_site};
 
-use crate::collect::{Detail, SeriesKey, SiteSum, Sums};
+use crate::collect::{Detail, Labels, SiteSum, Sums};
 use crate::own::Own;
 use crate::pages::{GaugeKey, State};
 pub(crate) use family::{Families, LabelValues};
@@ -33,6 +33,11 @@ impl ClassicBuckets {
     /// `None` unless it is one of [`ClassicBuckets::CHOICES`].
     pub fn per_octave(per_octave: u32) -> Option<ClassicBuckets> {
         ClassicBuckets::CHOICES.contains(&per_octave).then_some(ClassicBuckets { per_octave })
+    }
+
+    /// Buckets that a histogram is served with, that of everything included.
+    pub(crate) fn count(self) -> usize {
+        bucket::REGULAR / self.step() + 2
     }
 
     /// Distance between the indexes of two bounds that are served.
@@ -81,10 +86,13 @@ pub fn encode(scrape: &Scrape<'_>, buckets: ClassicBuckets) -> String {
 }
 
 fn add_site(families: &mut Families, sum: &SiteSum) {
-    let SiteSum { key, counts, .. } = sum;
+    let SiteSum { key, counts, overflowed, .. } = sum;
     let metrics = of_site(key.site);
-    let labels = labels_of(key);
-    let with = |status: Status| LabelValues { status: status.name(), ..labels };
+    let (labels, overflow) = (labels_of(key.detail, key.labels.as_ref()), labels_of(key.detail, None));
+    let with = |status: Status| {
+        let labels = if overflowed.has(status) { overflow } else { labels };
+        LabelValues { status: status.name(), ..labels }
+    };
     if let Some(metric) = metrics.records {
         families.count(metric, &labels, counts.records_with(Status::Ok));
     }
@@ -117,13 +125,14 @@ fn add_site(families: &mut Families, sum: &SiteSum) {
     }
 }
 
-fn labels_of(key: &SeriesKey) -> LabelValues<'_> {
-    let (operation, method) = match key.detail {
+/// The overflow series' without labels.
+fn labels_of(detail: Detail, labels: Option<&Labels>) -> LabelValues<'_> {
+    let (operation, method) = match detail {
         Detail::None => ("", ""),
         Detail::Operation(operation) => (operation.name(), ""),
         Detail::Method(method) => ("", method.name()),
     };
-    match &key.labels {
+    match labels {
         Some(labels) => LabelValues {
             role: labels.role.name(),
             instance_id: &labels.instance_id,

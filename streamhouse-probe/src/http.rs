@@ -175,6 +175,7 @@ fn failed(error: &dyn std::error::Error) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::room::Room;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
@@ -182,7 +183,7 @@ mod tests {
     async fn start() -> (SocketAddr, Arc<Probe>) {
         let listener = listen("127.0.0.1:0".parse().expect("an address")).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let probe = Arc::new(Probe::new(Err("no kernel here".to_owned())));
+        let probe = Arc::new(Probe::new(Err("no kernel here".to_owned()), Room::default()));
         tokio::spawn(serve(listener, probe.clone(), ClassicBuckets::default()));
         (address, probe)
     }

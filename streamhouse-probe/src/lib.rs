@@ -13,6 +13,8 @@ pub mod sites;
 pub mod attach;
 pub mod targets;
 
+pub mod room;
+
 pub mod collect;
 pub mod pages;
 

@@ -13,6 +13,7 @@ use streamhouse_probe::attach::{self, Kernel};
 use streamhouse_probe::discover::Discovery;
 use streamhouse_probe::encode::ClassicBuckets;
 use streamhouse_probe::probe::Probe;
+use streamhouse_probe::room::{Room, SERIES_MAX, SERIES_MIN};
 use streamhouse_probe::{check, http, privileges};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -59,6 +60,16 @@ struct Run {
         value_parser = parse_buckets
     )]
     classic_buckets_per_octave: ClassicBuckets,
+    /// Most series of observed processes to serve at one time, a histogram counted as all its classic buckets. What
+    /// is over counts in series with the instance_id overflow.
+    #[arg(
+        long,
+        env = "STREAMHOUSE_PROBE_SERIES_MAX",
+        value_name = "N",
+        default_value_t = SERIES_MAX as u32,
+        value_parser = clap::value_parser!(u32).range(SERIES_MIN as i64..)
+    )]
+    series_max: u32,
     /// How often to look for new processes, such as 500ms or 2s.
     #[arg(
         long,
@@ -120,7 +131,8 @@ impl Run {
     async fn serve(self) -> anyhow::Result<()> {
         // First, so that a second probe by mistake attaches nothing.
         let listener = http::listen(self.listen_address).await?;
-        let probe = Arc::new(Probe::new(load(&self.object)));
+        let room = Room::new(self.series_max as usize, self.classic_buckets_per_octave);
+        let probe = Arc::new(Probe::new(load(&self.object), room));
         let mut sweeps = start_sweeps(probe.clone(), self.discover_interval)?;
         info!("serving http://{}/metrics", listener.local_addr()?);
         let mut terminate = signal(SignalKind::terminate())?;

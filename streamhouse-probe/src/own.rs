@@ -9,6 +9,7 @@ use streamhouse_metrics::catalog;
 use crate::collect::Sums;
 use crate::encode::{Families, LabelValues, Scrape};
 use crate::pages::Rejection;
+use crate::room::Room;
 use crate::sites::Refusal;
 
 /// Value of the `reason` label for operations whose process exited before its labels could be read.
@@ -23,8 +24,27 @@ pub struct Own {
     pub scrapes: u64,
     /// How long the previous one took.
     pub previous_scrape: Option<Duration>,
+    /// Series served, series that may be, and those that had no room since the probe started.
+    pub series: SeriesCounts,
     /// How long ago a sweep was finished, or the probe started.
     pub sweep_age: Duration,
+}
+
+/// How many series there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeriesCounts {
+    /// Served.
+    pub served: usize,
+    /// That may be served.
+    pub max: usize,
+    /// That had no room.
+    pub refused: u64,
+}
+
+impl From<&Room> for SeriesCounts {
+    fn from(room: &Room) -> SeriesCounts {
+        SeriesCounts { served: room.used(), max: room.max(), refused: room.refused() }
+    }
 }
 
 /// How many files, sites and processes there are.
@@ -56,6 +76,9 @@ impl Own {
             families.value(&c::PROBE_SCRAPE_DURATION, &none, duration.as_secs_f64());
         }
         families.value(&c::PROBE_SWEEP_AGE, &none, self.sweep_age.as_secs_f64());
+        families.count(&c::PROBE_SERIES, &none, self.series.served as u64);
+        families.count(&c::PROBE_SERIES_MAX, &none, self.series.max as u64);
+        families.count(&c::PROBE_SERIES_REFUSED, &none, self.series.refused);
         self.targets.add_to(families);
         families.count(&c::PROBE_PAGES_READ, &none, scrape.state.pages_read);
         for reason in Rejection::ALL {

@@ -25,9 +25,8 @@ use streamhouse_abi::page::Gauge;
 use streamhouse_metrics::sources::{Merge, of_gauge};
 
 use crate::collect::KEPT_AFTER_EXIT;
+use crate::room::Room;
 
-/// Most series of all pages together.
-pub const SERIES_MAX: usize = 10_000;
 /// Most bytes copied from all pages together in one scrape.
 const SCRAPE_BYTES_MAX: usize = 64 << 20;
 /// Most counters of one page. An agent has one.
@@ -71,6 +70,8 @@ pub struct State {
 pub struct Pages {
     live: HashMap<u32, LivePage>,
     kept: BTreeMap<GaugeKey, Kept>,
+    /// Series that have their room.
+    served: HashSet<GaugeKey>,
     kept_processes: BTreeMap<ProcessKey, Instant>,
     pages_read: u64,
     rejected: BTreeMap<Rejection, u64>,
@@ -91,6 +92,9 @@ struct Kept {
     updated_ns: u64,
     since: Instant,
 }
+
+/// Every series being merged.
+type AllMerged = BTreeMap<GaugeKey, Merged>;
 
 /// A value being merged from the slots of running processes.
 #[derive(Default)]
@@ -120,15 +124,16 @@ impl Pages {
     }
 
     /// Reads the page of a process that has gone for the last time and keeps what it said.
-    pub fn exited(&mut self, pid: u32, now: Instant) {
+    pub fn exited(&mut self, pid: u32, now: Instant, room: &mut Room) {
         let Some(mut page) = self.live.remove(&pid) else { return };
+        room.exited(pid);
         let slots = self.read_page(&page.file, &mut { SCRAPE_BYTES_MAX }).unwrap_or_default();
         for slot in &slots {
             self.note_counter(&mut page, slot);
-            self.keep_last(slot, now);
+            self.keep_last(slot, now, room.max());
         }
         for ((key, _), value) in page.counters {
-            self.keep_counter(key, value, now);
+            self.keep_counter(key, value, now, room.max());
         }
         if self.kept_processes.len() < PROCESSES_MAX as usize {
             self.kept_processes.insert(page.file.process(), now);
@@ -136,28 +141,28 @@ impl Pages {
     }
 
     /// Copies every page and merges what they say with what is left of processes that have gone.
-    pub fn read(&mut self, now: Instant) -> State {
-        let mut merged = BTreeMap::new();
+    pub fn read(&mut self, now: Instant, room: &mut Room) -> State {
+        let mut merged = AllMerged::new();
         let mut budget = SCRAPE_BYTES_MAX;
         let mut live = std::mem::take(&mut self.live);
         // Small pages first: what one process says too much of must not take the room of all others.
-        let mut pages: Vec<&mut LivePage> = live.values_mut().collect();
-        pages.sort_by_cached_key(|page| page.file.used_bytes());
-        for page in pages {
+        let mut pages: Vec<(u32, &mut LivePage)> = live.iter_mut().map(|(pid, page)| (*pid, page)).collect();
+        pages.sort_by_cached_key(|(_, page)| page.file.used_bytes());
+        for (pid, page) in pages {
             if let Some(slots) = self.read_page(&page.file, &mut budget) {
-                self.fold_retired(page, &slots, now);
+                self.fold_retired(page, &slots, now, room.max());
                 for slot in &slots {
                     self.note_counter(page, slot);
-                    self.merge_gauge(&mut merged, slot);
+                    self.merge_gauge(&mut merged, slot, pid, room);
                 }
             }
             for ((key, _), value) in &page.counters {
-                self.merge_counter(&mut merged, key, *value);
+                self.merge_counter(&mut merged, key, *value, pid, room);
             }
         }
         self.live = live;
         self.shrink_buffer();
-        self.merge_kept(&mut merged, now);
+        self.merge_kept(&mut merged, now, room);
         State {
             series: merged.into_iter().map(|(key, merged)| (key, merged.value)).collect(),
             processes: self.processes(now),
@@ -198,23 +203,23 @@ impl Pages {
     }
 
     /// Invariant 9: what a counter has added stays when its slot is retired.
-    fn fold_retired(&mut self, page: &mut LivePage, slots: &[SlotValue], now: Instant) {
+    fn fold_retired(&mut self, page: &mut LivePage, slots: &[SlotValue], now: Instant, kept_max: usize) {
         let published: HashSet<_> = slots.iter().map(|slot| (slot.gauge, slot.publication)).collect();
         let retired: Vec<_> = page
             .counters
             .extract_if(|(key, publication), _| !published.contains(&(key.gauge, *publication)))
             .collect();
         for ((key, _), value) in retired {
-            self.keep_counter(key, value, now);
+            self.keep_counter(key, value, now, kept_max);
         }
     }
 
-    fn merge_gauge(&mut self, merged: &mut BTreeMap<GaugeKey, Merged>, slot: &SlotValue) {
+    fn merge_gauge(&mut self, merged: &mut AllMerged, slot: &SlotValue, pid: u32, room: &mut Room) {
         let merge = of_gauge(slot.gauge).merge;
         if merge == Merge::AddAll {
             return;
         }
-        let Some(into) = self.merged_entry(merged, slot.key()) else { return };
+        let Some(into) = self.merged_entry(merged, slot.key(), pid, room) else { return };
         match merge {
             Merge::Latest if slot.updated_ns >= into.updated_ns => into.value = slot.value,
             Merge::Latest => {}
@@ -224,8 +229,15 @@ impl Pages {
         into.updated_ns = into.updated_ns.max(slot.updated_ns);
     }
 
-    fn merge_counter(&mut self, merged: &mut BTreeMap<GaugeKey, Merged>, key: &GaugeKey, value: u64) {
-        if let Some(into) = self.merged_entry(merged, key.clone()) {
+    fn merge_counter(
+        &mut self,
+        merged: &mut AllMerged,
+        key: &GaugeKey,
+        value: u64,
+        pid: u32,
+        room: &mut Room,
+    ) {
+        if let Some(into) = self.merged_entry(merged, key.clone(), pid, room) {
             into.value = into.value.saturating_add(value);
         }
     }
@@ -233,18 +245,26 @@ impl Pages {
     /// `None` when there is no room for another series.
     fn merged_entry<'m>(
         &mut self,
-        merged: &'m mut BTreeMap<GaugeKey, Merged>,
+        merged: &'m mut AllMerged,
         key: GaugeKey,
+        pid: u32,
+        room: &mut Room,
     ) -> Option<&'m mut Merged> {
-        if merged.len() >= SERIES_MAX && !merged.contains_key(&key) {
+        if !self.serves(&key, Some(pid), room) {
             self.reject(Rejection::TooManySeries, 1);
             return None;
         }
         Some(merged.entry(key).or_default())
     }
 
-    /// Adds what is kept, and forgets what no process has continued for long enough.
-    fn merge_kept(&mut self, merged: &mut BTreeMap<GaugeKey, Merged>, now: Instant) {
+    /// Whether a series has its room, or takes it now.
+    fn serves(&mut self, key: &GaugeKey, pid: Option<u32>, room: &mut Room) -> bool {
+        self.served.contains(key) || room.take(pid, 1) && self.served.insert(key.clone())
+    }
+
+    /// Adds what is kept, forgets what no process has continued for long enough, and gives back the room of what is
+    /// served no more.
+    fn merge_kept(&mut self, merged: &mut AllMerged, now: Instant, room: &mut Room) {
         self.kept.retain(|key, kept| {
             let counter = of_gauge(key.gauge).merge == Merge::AddAll;
             match merged.get_mut(key) {
@@ -257,38 +277,44 @@ impl Pages {
                 None => now.saturating_duration_since(kept.since) < KEPT_AFTER_EXIT,
             }
         });
-        for (key, kept) in &self.kept {
-            if merged.len() < SERIES_MAX || merged.contains_key(key) {
-                let Kept { value, updated_ns, .. } = *kept;
-                merged.entry(key.clone()).or_insert(Merged { value, updated_ns });
+        let kept = std::mem::take(&mut self.kept);
+        self.served.retain(|key| {
+            let stays = merged.contains_key(key) || kept.contains_key(key);
+            room.give_back(usize::from(!stays));
+            stays
+        });
+        for (key, Kept { value, updated_ns, .. }) in &kept {
+            if !merged.contains_key(key) && self.serves(key, None, room) {
+                merged.insert(key.clone(), Merged { value: *value, updated_ns: *updated_ns });
             }
         }
+        self.kept = kept;
     }
 
     /// Keeps the last value of a gauge; of one that is only true of a running process, that it is 0 now.
-    fn keep_last(&mut self, slot: &SlotValue, now: Instant) {
+    fn keep_last(&mut self, slot: &SlotValue, now: Instant, kept_max: usize) {
         let value = match of_gauge(slot.gauge).merge {
             Merge::Latest => slot.value,
             Merge::AddLive | Merge::MaxLive => 0,
             Merge::AddAll => return,
         };
-        if let Some(kept) = self.kept_entry(slot.key(), now)
+        if let Some(kept) = self.kept_entry(slot.key(), now, kept_max)
             && slot.updated_ns >= kept.updated_ns
         {
             *kept = Kept { value, updated_ns: slot.updated_ns, since: now };
         }
     }
 
-    fn keep_counter(&mut self, key: GaugeKey, value: u64, now: Instant) {
-        if let Some(kept) = self.kept_entry(key, now) {
+    fn keep_counter(&mut self, key: GaugeKey, value: u64, now: Instant, kept_max: usize) {
+        if let Some(kept) = self.kept_entry(key, now, kept_max) {
             kept.value = kept.value.saturating_add(value);
             kept.since = now;
         }
     }
 
     /// `None` when there is no room: the series then ends with its process.
-    fn kept_entry(&mut self, key: GaugeKey, now: Instant) -> Option<&mut Kept> {
-        if self.kept.len() >= SERIES_MAX && !self.kept.contains_key(&key) {
+    fn kept_entry(&mut self, key: GaugeKey, now: Instant, kept_max: usize) -> Option<&mut Kept> {
+        if self.kept.len() >= kept_max && !self.kept.contains_key(&key) {
             self.reject(Rejection::TooManySeries, 1);
             return None;
         }

@@ -10,8 +10,9 @@ use crate::collect::{CollectError, Collector, Sums};
 use crate::discover::{Change, Discovery};
 use crate::encode::{ClassicBuckets, Scrape, encode};
 use crate::lines::LineBudget;
-use crate::own::Own;
-use crate::pages::Pages;
+use crate::own::{Own, SeriesCounts};
+use crate::pages::{Pages, State};
+use crate::room::Room;
 use crate::targets::{KernelProgram, Targets, TargetsView};
 
 /// How often the kernel's values are read when nobody scrapes: processes that come and go between two sweeps leave
@@ -62,6 +63,7 @@ struct Inner {
     collector: Option<Collector>,
     targets: Targets<KernelProgram>,
     pages: Pages,
+    room: Room,
     scrapes: u64,
     previous_scrape: Option<Duration>,
     /// For what others make the probe say.
@@ -72,7 +74,7 @@ struct Inner {
 
 impl Probe {
     /// A probe with a kernel program, or with the reason why there is none: it then serves the state plane alone.
-    pub fn new(kernel: Result<Kernel, String>) -> Probe {
+    pub fn new(kernel: Result<Kernel, String>, room: Room) -> Probe {
         let (program, collector) = match kernel {
             Ok(Kernel { program, maps }) => (Ok(program), Some(Collector::new(maps))),
             Err(reason) => (Err(reason), None),
@@ -81,6 +83,7 @@ impl Probe {
             collector,
             targets: Targets::new(program),
             pages: Pages::default(),
+            room,
             scrapes: 0,
             previous_scrape: None,
             lines: LineBudget::default(),
@@ -136,11 +139,12 @@ impl Probe {
         let mut inner = self.lock();
         let begin = Instant::now();
         let sums = inner.collect(begin)?;
-        let state = inner.pages.read(begin);
+        let state = inner.read_pages(begin);
         let own = Own {
             targets: inner.targets.counts(),
             scrapes: inner.scrapes,
             previous_scrape: inner.previous_scrape,
+            series: SeriesCounts::from(&inner.room),
             sweep_age: begin.saturating_duration_since(self.sweeps().last),
         };
         let page = encode(&Scrape { sums: sums.as_ref(), state: &state, own: &own }, buckets);
@@ -186,13 +190,17 @@ impl Inner {
                 }
                 Change::Exited { pid } => {
                     self.targets.exited(pid);
-                    self.pages.exited(pid, now);
+                    self.pages.exited(pid, now, &mut self.room);
                 }
             }
         }
         if is_due {
             self.collect_unasked(now);
         }
+    }
+
+    fn read_pages(&mut self, now: Instant) -> State {
+        self.pages.read(now, &mut self.room)
     }
 
     /// Collects for the sake of what a scrape finds later.
@@ -205,7 +213,7 @@ impl Inner {
     /// What the kernel has counted; `None` without a kernel program. Files found to be one are attached once from here.
     fn collect(&mut self, now: Instant) -> Result<Option<Sums>, CollectError> {
         let Some(collector) = &mut self.collector else { return Ok(None) };
-        let sums = collector.collect(now)?;
+        let sums = collector.collect(now, &mut self.room)?;
         self.collected = now;
         collector.forget_merged(&self.targets.attached())?;
         for same in &sums.same_files {
@@ -235,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_hanging_sweep_shows_in_a_scrape() {
-        let probe = Probe::new(Err("no kernel here".to_owned()));
+        let probe = Probe::new(Err("no kernel here".to_owned()), Room::default());
         probe.swept();
         probe.sweeps().last -= Duration::from_secs(100);
         let page = probe.scrape(ClassicBuckets::default()).expect("no map is read");

@@ -15,12 +15,13 @@ pub const HIT_BYTES_MAX: u64 = 1 << 32;
 /// Longest duration one hit (for `send`: one record of it) may state, in nanoseconds: 73 minutes.
 pub const HIT_DURATION_NS_MAX: u64 = 1 << 42;
 
-/// Capacity of [`crate::map::VALUES`]: (scope, site, detail) triples of all observed processes.
-pub const VALUES_MAX: u32 = 8192;
+/// Capacity of [`crate::map::VALUES`]: (scope, site, detail) triples of all observed processes. One process's share is
+/// enough for an agent of 1 000 partitions.
+pub const VALUES_MAX: u32 = 12_288;
 /// Capacity of [`crate::map::SIZES`]: one entry a producer partition.
 pub const SIZES_MAX: u32 = 2048;
 /// Capacity of [`crate::map::SCOPES`].
-pub const SCOPES_MAX: u32 = 4096;
+pub const SCOPES_MAX: u32 = 8192;
 /// Capacity of [`crate::map::PROCESSES`]: observed processes at one time.
 pub const PROCESSES_MAX: u32 = 1024;
 /// Capacity of [`crate::map::TARGETS`]: files found attached through a second path while the probe runs.

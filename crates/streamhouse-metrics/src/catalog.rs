@@ -170,6 +170,15 @@ catalog! {
     PROBE_VALUES_HELD_BACK = Gauge "streamhouse_probe_values_held_back", Count,
         [],
         "Values counted and not served yet, because their labels could not be read; a later hit brings them.";
+    PROBE_SERIES = Gauge "streamhouse_probe_series", Count,
+        [],
+        "Series of observed processes that are served, a classic histogram counted as all its buckets.";
+    PROBE_SERIES_MAX = Gauge "streamhouse_probe_series_max", Count,
+        [],
+        "Series of observed processes that may be served.";
+    PROBE_SERIES_REFUSED = Counter "streamhouse_probe_series_refused_total", Count,
+        [],
+        "Series that had no room; what they count is in the series with instance_id overflow, and gauges are left out.";
     PROBE_PAGES_READ = Counter "streamhouse_probe_pages_read_total", Count,
         [],
         "State pages copied and parsed.";

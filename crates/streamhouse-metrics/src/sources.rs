@@ -1,8 +1,8 @@
 //! What feeds the catalog: which metrics a site counts into, and which one a gauge of the state page is.
 
-use crate::{Metric, catalog};
-use streamhouse_abi::Site;
+use crate::{Label, Metric, catalog};
 use streamhouse_abi::page::Gauge;
+use streamhouse_abi::{Site, Status};
 
 /// The metrics that the sums of one site become.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,26 @@ pub struct SiteMetrics {
     pub duration: &'static Metric,
     /// Records and bytes per operation that succeeded.
     pub sizes: Option<(&'static Metric, &'static Metric)>,
+}
+
+impl SiteMetrics {
+    /// The metrics that have a series as soon as anything is counted, but for those of [`SiteMetrics::by_status`].
+    pub fn always(&self) -> impl Iterator<Item = &'static Metric> + use<> {
+        let (by_records, by_bytes) = self.sizes.unzip();
+        [self.records, self.bytes, Some(self.duration), by_records, by_bytes].into_iter().flatten()
+    }
+
+    /// The metrics that have a series for operations that ended so.
+    pub fn by_status(&self, status: Status) -> impl Iterator<Item = &'static Metric> + use<> {
+        let errors = self.errors.map(|(_, metric)| metric).filter(|_| status != Status::Ok);
+        [self.operations, errors].into_iter().flatten()
+    }
+
+    /// Whether one of the metrics has this label.
+    pub fn has(&self, label: Label) -> bool {
+        let mut all = self.always().chain(self.by_status(Status::Unavailable));
+        all.any(|metric| metric.labels.contains(&label))
+    }
 }
 
 /// What an error counter counts.
@@ -126,18 +146,12 @@ pub fn of_gauge(gauge: Gauge) -> GaugeMetric {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Kind, Label, Unit};
+    use crate::{Kind, Unit};
     use std::collections::HashSet;
 
     /// Every metric that a site feeds.
     fn fed(metrics: SiteMetrics) -> Vec<&'static Metric> {
-        let SiteMetrics { records, bytes, errors, operations, duration, sizes } = metrics;
-        let mut all = vec![duration];
-        all.extend(
-            records.into_iter().chain(bytes).chain(operations).chain(errors.map(|(_, metric)| metric)),
-        );
-        all.extend(sizes.into_iter().flat_map(|(records, bytes)| [records, bytes]));
-        all
+        metrics.always().chain(metrics.by_status(Status::Retry)).collect()
     }
 
     #[test]

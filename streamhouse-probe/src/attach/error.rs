@@ -40,7 +40,7 @@ pub enum LoadError {
     Foreign(String),
     /// The kernel could not make the maps.
     #[error(
-        "the kernel cannot make the program's maps: {0}; they take 25 MiB of this process's memory limit"
+        "the kernel cannot make the program's maps: {0}; they take 35 MiB of this process's memory limit"
     )]
     Maps(String),
     /// The kernel does not take the program's type information.

@@ -6,15 +6,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use streamhouse_abi::Site;
 use streamhouse_abi::map::{Key, Sizes, Value};
+use streamhouse_abi::{Site, Status};
 use streamhouse_metrics::Label;
 use streamhouse_metrics::sources::of_site;
 
-use super::{Counts, Detail, KEPT_AFTER_EXIT, LABEL_SETS_MAX, Labels, SeriesKey, SiteSum};
-
-/// With more label sets than this, those longest without a process go.
-const SCARCE: usize = LABEL_SETS_MAX / 4 * 3;
+use super::exposed::{self, Exposed};
+use super::sums::Statuses;
+use super::{Counts, Detail, KEPT_AFTER_EXIT, Labels, SeriesKey, SiteSum};
+use crate::room::Room;
 
 /// Number of a series; not reused.
 type SeriesId = u64;
@@ -27,12 +27,19 @@ pub(super) struct Ledger {
     /// The series of each value in the kernel. A value stays with its series, also with an overflow series whose
     /// label set would find room later: it would take its past with it.
     assigned: HashMap<Key, SeriesId>,
+    exposed: Exposed,
     next: SeriesId,
 }
 
 #[derive(Debug)]
 struct Series {
     created: Instant,
+    /// The last process that counted in it.
+    pid: u32,
+    /// How operations ended whose series have room.
+    exposed: Statuses,
+    /// And those whose have none, for good.
+    overflowed: Statuses,
     /// When a live process last counted in it.
     live: Instant,
     /// What exited processes counted.
@@ -58,12 +65,13 @@ impl Ledger {
         &mut self,
         reading: &Reading,
         now: Instant,
+        room: &mut Room,
         labels: impl FnOnce() -> Option<Labels>,
     ) -> bool {
-        let Some(id) = self.assign(&reading.key, now, labels) else { return false };
+        let Some(id) = self.assign(&reading.key, now, room, labels) else { return false };
         let Some(series) = self.series.get_mut(&id) else { return false };
         reading.add_to(&mut series.total);
-        series.live = now;
+        (series.live, series.pid) = (now, reading.key.tgid);
         true
     }
 
@@ -73,36 +81,43 @@ impl Ledger {
         &mut self,
         reading: &Reading,
         now: Instant,
+        room: &mut Room,
         labels: impl FnOnce() -> Option<Labels>,
     ) -> bool {
-        let Some(id) = self.assign(&reading.key, now, labels) else { return false };
+        let Some(id) = self.assign(&reading.key, now, room, labels) else { return false };
         self.assigned.remove(&reading.key);
         let Some(series) = self.series.get_mut(&id) else { return false };
         reading.add_to(series.folded.get_or_insert_default());
         reading.add_to(&mut series.total);
-        series.live = now;
+        (series.live, series.pid) = (now, reading.key.tgid);
         true
     }
 
     /// Ends a collection: drops what no live process has counted in for long, and gives the rest, sorted.
-    pub(super) fn finish(&mut self, now: Instant) -> Vec<SiteSum> {
-        self.expire(now);
-        let sum = |(key, id): (&SeriesKey, &SeriesId)| {
-            let series = self.series.get(id)?;
-            let counts = Counts::clone(&series.total);
-            Some(SiteSum { key: key.clone(), created: series.created, counts })
-        };
-        self.ids.iter().filter_map(sum).collect()
+    pub(super) fn finish(&mut self, now: Instant, room: &mut Room) -> Vec<SiteSum> {
+        self.expire(now, room);
+        let mut sums = Vec::with_capacity(self.ids.len());
+        for (key, id) in &self.ids {
+            let Some(series) = self.series.get_mut(id) else { continue };
+            series.expose(key, &mut self.exposed, room);
+            let Series { created, overflowed, .. } = *series;
+            sums.push(SiteSum {
+                key: key.clone(),
+                created,
+                overflowed,
+                counts: Counts::clone(&series.total),
+            });
+        }
+        sums
     }
 
-    /// Drops label sets that no process has counted in for long, and when room for them gets scarce the ones longest
+    /// Drops label sets that no process has counted in for long, and when room for series gets scarce the ones longest
     /// without a process: one that starts again and again with new labels must not leave none for others. A histogram
     /// leaves the partition out, so the label sets that are one histogram go together: without one of them it would go
     /// backwards. The overflow series stays: which label sets are in it is not known.
-    fn expire(&mut self, now: Instant) {
+    fn expire(&mut self, now: Instant, room: &mut Room) {
         let expired = |live: Instant| now.duration_since(live) >= KEPT_AFTER_EXIT;
-        let mut over = self.ids.len().saturating_sub(SCARCE);
-        if over == 0 && !self.series.values().any(|series| expired(series.live)) {
+        if !room.is_scarce() && !self.series.values().any(|series| expired(series.live)) {
             return;
         }
         let mut last_live: HashMap<_, Instant> = HashMap::new();
@@ -119,14 +134,18 @@ impl Ledger {
         let mut previous = None;
         for (live, key) in idle {
             // Whatever was last live at one moment goes as a whole, and with it every histogram.
-            if !expired(live) && over == 0 && previous != Some(live) {
+            if !expired(live) && !room.is_scarce() && previous != Some(live) {
                 break;
             }
             previous = Some(live);
-            over = over.saturating_sub(1);
-            if let Some(id) = self.ids.remove(&key) {
-                self.series.remove(&id);
-            }
+            self.remove(&key, room);
+        }
+    }
+
+    fn remove(&mut self, key: &SeriesKey, room: &mut Room) {
+        let Some(series) = self.ids.remove(key).and_then(|id| self.series.remove(&id)) else { return };
+        for status in series.exposed.iter() {
+            self.exposed.remove(key, status, room);
         }
     }
 
@@ -134,6 +153,7 @@ impl Ledger {
         &mut self,
         key: &Key,
         now: Instant,
+        room: &mut Room,
         labels: impl FnOnce() -> Option<Labels>,
     ) -> Option<SeriesId> {
         if let Some(&id) = self.assigned.get(key) {
@@ -141,22 +161,52 @@ impl Ledger {
         }
         let site = Site::from_number(key.site)?;
         let detail = Detail::of(site, key.detail)?;
-        let id = self.series_of(SeriesKey { site, detail, labels: Some(labels()?) }, now);
+        let id = self.series_of(SeriesKey { site, detail, labels: Some(labels()?) }, key.tgid, now, room);
         self.assigned.insert(*key, id);
         Some(id)
     }
 
-    fn series_of(&mut self, mut key: SeriesKey, now: Instant) -> SeriesId {
-        if !self.ids.contains_key(&key) && self.ids.len() >= LABEL_SETS_MAX {
+    fn series_of(&mut self, mut key: SeriesKey, pid: u32, now: Instant, room: &mut Room) -> SeriesId {
+        exposed::shorten(&mut key);
+        if !self.ids.contains_key(&key) && !self.exposed.add(pid, &key, Status::Ok, room) {
             key.labels = None;
         }
         *self.ids.entry(key).or_insert_with(|| {
             let id = self.next;
             self.next += 1;
-            let series = Series { created: now, live: now, folded: None, total: Box::default() };
-            self.series.insert(id, series);
+            self.series.insert(id, Series::new(pid, now));
             id
         })
+    }
+}
+
+impl Series {
+    fn new(pid: u32, now: Instant) -> Series {
+        let mut exposed = Statuses::default();
+        exposed.insert(Status::Ok);
+        Series {
+            created: now,
+            pid,
+            exposed,
+            overflowed: Statuses::default(),
+            live: now,
+            folded: None,
+            total: Box::default(),
+        }
+    }
+
+    /// Takes room for the series of failures that were not seen before.
+    fn expose(&mut self, key: &SeriesKey, all: &mut Exposed, room: &mut Room) {
+        for status in Status::ALL {
+            if self.total.operations_with(status) == 0
+                || self.exposed.has(status)
+                || self.overflowed.has(status)
+            {
+                continue;
+            }
+            let has_room = all.add(self.pid, key, status, room);
+            if has_room { &mut self.exposed } else { &mut self.overflowed }.insert(status);
+        }
     }
 }
 
@@ -191,6 +241,7 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encode::ClassicBuckets;
     use std::time::Duration;
     use streamhouse_abi::map::STATUS_SLOTS;
     use streamhouse_abi::{Role, bucket};
@@ -226,12 +277,17 @@ mod tests {
     }
 
     /// One collection of live values; the sums of operations by topic.
-    fn collect(ledger: &mut Ledger, now: Instant, live: &[(Key, u64, &str)]) -> Vec<(String, u64)> {
+    fn collect(
+        ledger: &mut Ledger,
+        room: &mut Room,
+        now: Instant,
+        live: &[(Key, u64, &str)],
+    ) -> Vec<(String, u64)> {
         ledger.begin();
         for (key, operations, topic) in live {
-            assert!(ledger.add(&reading(*key, *operations), now, || labels(topic)));
+            assert!(ledger.add(&reading(*key, *operations), now, room, || labels(topic)));
         }
-        totals(&ledger.finish(now))
+        totals(&ledger.finish(now, room))
     }
 
     fn totals(sites: &[SiteSum]) -> Vec<(String, u64)> {
@@ -242,27 +298,31 @@ mod tests {
     #[test]
     fn invariant_9_a_total_outlives_its_process_and_goes_on_with_the_next() {
         let (mut ledger, start) = (Ledger::default(), Instant::now());
-        assert_eq!(collect(&mut ledger, start, &[(key(1, 1), 5, "t")]), [("t".to_owned(), 5)]);
+        let mut room = Room::default();
+        assert_eq!(collect(&mut ledger, &mut room, start, &[(key(1, 1), 5, "t")]), [("t".to_owned(), 5)]);
         ledger.begin();
-        assert!(ledger.fold(&reading(key(1, 1), 7), start, || unreachable!("the labels are known")));
-        assert_eq!(totals(&ledger.finish(start)), [("t".to_owned(), 7)]);
-        assert_eq!(collect(&mut ledger, start, &[]), [("t".to_owned(), 7)]);
+        assert!(
+            ledger.fold(&reading(key(1, 1), 7), start, &mut room, || unreachable!("the labels are known"))
+        );
+        assert_eq!(totals(&ledger.finish(start, &mut room)), [("t".to_owned(), 7)]);
+        assert_eq!(collect(&mut ledger, &mut room, start, &[]), [("t".to_owned(), 7)]);
         // The next process has the same labels, and two of its scopes are equal.
         let live = [(key(2, 1), 1, "t"), (key(2, 2), 2, "t")];
-        assert_eq!(collect(&mut ledger, start, &live), [("t".to_owned(), 10)]);
+        assert_eq!(collect(&mut ledger, &mut room, start, &live), [("t".to_owned(), 10)]);
     }
 
     #[test]
     fn a_label_set_is_dropped_fifteen_minutes_after_its_last_process() {
         let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let mut room = Room::default();
         ledger.begin();
-        assert!(ledger.fold(&reading(key(1, 1), 7), start, || labels("t")));
-        ledger.finish(start);
+        assert!(ledger.fold(&reading(key(1, 1), 7), start, &mut room, || labels("t")));
+        ledger.finish(start, &mut room);
         let almost = start + KEPT_AFTER_EXIT - Duration::from_secs(1);
-        assert_eq!(collect(&mut ledger, almost, &[]).len(), 1);
-        assert_eq!(collect(&mut ledger, start + KEPT_AFTER_EXIT, &[]).len(), 0);
+        assert_eq!(collect(&mut ledger, &mut room, almost, &[]).len(), 1);
+        assert_eq!(collect(&mut ledger, &mut room, start + KEPT_AFTER_EXIT, &[]).len(), 0);
         assert_eq!(
-            collect(&mut ledger, start + KEPT_AFTER_EXIT, &[(key(2, 1), 3, "t")]),
+            collect(&mut ledger, &mut room, start + KEPT_AFTER_EXIT, &[(key(2, 1), 3, "t")]),
             [("t".to_owned(), 3)]
         );
     }
@@ -270,41 +330,49 @@ mod tests {
     #[test]
     fn invariant_9_a_partition_is_kept_while_another_one_of_its_histogram_is_live() {
         let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let mut room = Room::default();
         let of = |partition| labels("t").map(|labels| Labels { partition: Some(partition), ..labels });
         ledger.begin();
-        assert!(ledger.fold(&reading(key(1, 1), 7), start, || of(0)));
-        assert!(ledger.add(&reading(key(2, 1), 3), start, || of(1)));
-        ledger.finish(start);
+        assert!(ledger.fold(&reading(key(1, 1), 7), start, &mut room, || of(0)));
+        assert!(ledger.add(&reading(key(2, 1), 3), start, &mut room, || of(1)));
+        ledger.finish(start, &mut room);
         let later = start + KEPT_AFTER_EXIT;
         ledger.begin();
-        assert!(ledger.add(&reading(key(2, 1), 4), later, || unreachable!("the labels are known")));
-        let total: u64 = ledger.finish(later).iter().map(|site| site.counts.operations[0]).sum();
+        assert!(
+            ledger.add(&reading(key(2, 1), 4), later, &mut room, || unreachable!("the labels are known"))
+        );
+        let total: u64 = ledger.finish(later, &mut room).iter().map(|site| site.counts.operations[0]).sum();
         assert_eq!(total, 7 + 4);
         ledger.begin();
-        assert!(ledger.finish(later + KEPT_AFTER_EXIT).is_empty());
+        assert!(ledger.finish(later + KEPT_AFTER_EXIT, &mut room).is_empty());
     }
 
     #[test]
     fn values_without_labels_are_not_served() {
         let (mut ledger, now) = (Ledger::default(), Instant::now());
+        let mut room = Room::default();
         ledger.begin();
-        assert!(!ledger.add(&reading(key(1, 1), 7), now, || None));
-        assert!(!ledger.fold(&reading(key(1, 1), 7), now, || None));
-        assert!(ledger.finish(now).is_empty());
+        assert!(!ledger.add(&reading(key(1, 1), 7), now, &mut room, || None));
+        assert!(!ledger.fold(&reading(key(1, 1), 7), now, &mut room, || None));
+        assert!(ledger.finish(now, &mut room).is_empty());
     }
 
     #[test]
     fn processes_that_come_and_go_leave_room_for_others() {
         let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let mut room = Room::new(4096 * series_each(), ClassicBuckets::default());
         for round in 0..10 {
             let now = start + Duration::from_secs(round);
+            room.exited(2);
             ledger.begin();
-            assert!(ledger.add(&reading(key(1, 1), round), now, || labels("stays")));
+            assert!(ledger.add(&reading(key(1, 1), round), now, &mut room, || labels("stays")));
             for scope in 0..500 {
                 let topic = format!("{round} {scope}");
-                assert!(ledger.fold(&reading(key(2, 500 * round + scope), 1), now, || labels(&topic)));
+                assert!(
+                    ledger.fold(&reading(key(2, 500 * round + scope), 1), now, &mut room, || labels(&topic))
+                );
             }
-            let sums = ledger.finish(now);
+            let sums = ledger.finish(now, &mut room);
             assert!(
                 sums.iter().all(|site| site.key.labels.is_some()),
                 "round {round}: one is in the overflow series"
@@ -317,18 +385,67 @@ mod tests {
         }
     }
 
+    /// Series of one label set of `write` with a topic of its own.
+    fn series_each() -> usize {
+        2 + ClassicBuckets::default().count() + 2
+    }
+
     #[test]
-    fn label_sets_past_the_limit_share_one_series_for_good() {
+    fn label_sets_without_room_share_one_series_for_good() {
         let (mut ledger, now) = (Ledger::default(), Instant::now());
-        let topics: Vec<String> = (0..LABEL_SETS_MAX + 2).map(|i| format!("t{i:05}")).collect();
+        let mut room = Room::new(10 * series_each(), ClassicBuckets::default());
+        let topics: Vec<String> = (0..12).map(|i| format!("t{i:05}")).collect();
+        let scopes = topics.iter().zip(1u64..);
         let live: Vec<(Key, u64, &str)> =
-            topics.iter().zip(1u64..).map(|(topic, scope)| (key(1, scope), 1, topic.as_str())).collect();
-        let sums = collect(&mut ledger, now, &live);
-        assert_eq!(sums.len(), LABEL_SETS_MAX + 1);
+            scopes.map(|(topic, scope)| (key(1 + scope as u32 % 2, scope), 1, topic.as_str())).collect();
+        let sums = collect(&mut ledger, &mut room, now, &live);
+        assert_eq!(sums.len(), 10 + 1);
         assert!(sums.contains(&("overflow".to_owned(), 2)));
+        assert_eq!((room.used(), room.refused()), (room.max(), 2 * series_each() as u64));
         // Once there is room again, who is in the overflow series stays there.
         let later = now + KEPT_AFTER_EXIT;
-        let sums = collect(&mut ledger, later, &live[LABEL_SETS_MAX..]);
+        let sums = collect(&mut ledger, &mut room, later, &live[10..]);
         assert_eq!(sums, [("overflow".to_owned(), 2)]);
+        assert_eq!(room.used(), 0);
+    }
+
+    #[test]
+    fn partitions_of_a_topic_share_a_histogram() {
+        let (mut ledger, now, mut room) = (Ledger::default(), Instant::now(), Room::default());
+        ledger.begin();
+        for partition in 0..3 {
+            let of = || labels("t").map(|labels| Labels { partition: Some(partition), ..labels });
+            assert!(ledger.add(&reading(key(1, partition.into()), 1), now, &mut room, of));
+        }
+        ledger.finish(now, &mut room);
+        assert_eq!(room.used(), series_each() + 2 * 2);
+    }
+
+    #[test]
+    fn failures_that_find_no_room_overflow_for_good() {
+        let (mut ledger, now) = (Ledger::default(), Instant::now());
+        let mut room = Room::new(2 * series_each(), ClassicBuckets::default());
+        let failing = |status: Status| {
+            let mut reading = reading(key(1, 1), 1);
+            reading.value.operations[status as usize] = 3;
+            reading
+        };
+        let mut overflowed = |reading| {
+            ledger.begin();
+            assert!(ledger.add(&reading, now, &mut room, || labels("t")));
+            ledger.finish(now, &mut room)[0].overflowed
+        };
+        assert!(!overflowed(reading(key(1, 1), 1)).has(Status::Fenced));
+        let fenced = overflowed(failing(Status::Fenced));
+        assert!(fenced.has(Status::Fenced) && !fenced.has(Status::Ok) && !fenced.has(Status::Retry));
+        assert_eq!(room.refused(), 1);
+        room.exited(1);
+        let mut again = |status| {
+            ledger.begin();
+            assert!(ledger.add(&failing(status), now, &mut room, || labels("t")));
+            ledger.finish(now, &mut room)[0].overflowed
+        };
+        assert!(again(Status::Fenced).has(Status::Fenced), "for good");
+        assert!(!again(Status::Retry).has(Status::Retry), "there is room now");
     }
 }

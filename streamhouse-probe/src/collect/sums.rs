@@ -52,7 +52,8 @@ pub struct SeriesKey {
     pub site: Site,
     /// What the site tells apart itself.
     pub detail: Detail,
-    /// Who and where; `None` is the overflow series of all label sets past [`super::LABEL_SETS_MAX`].
+    /// Who and where, as far as metrics of the site have it; `None` is the overflow series of all label sets that had
+    /// no room.
     pub labels: Option<Labels>,
 }
 
@@ -63,8 +64,31 @@ pub struct SiteSum {
     pub key: SeriesKey,
     /// When the collector saw it first: nothing was counted before the collection preceding this one.
     pub created: Instant,
+    /// Which failures count in the overflow series, because their own had no room.
+    pub overflowed: Statuses,
     /// What was counted.
     pub counts: Counts,
+}
+
+/// Some of all statuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statuses(u8);
+
+impl Statuses {
+    /// Whether it is among them.
+    pub fn has(self, status: Status) -> bool {
+        self.0 & 1 << status as u8 != 0
+    }
+
+    /// Puts it among them.
+    pub fn insert(&mut self, status: Status) {
+        self.0 |= 1 << status as u8;
+    }
+
+    /// Each of them.
+    pub fn iter(self) -> impl Iterator<Item = Status> {
+        Status::ALL.into_iter().filter(move |status| self.has(*status))
+    }
 }
 
 /// What one site counted for one label set.

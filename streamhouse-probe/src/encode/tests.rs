@@ -2,8 +2,8 @@
 
 use super::text::{bound, real};
 use super::*;
-use crate::collect::{Counts, Detail, Labels, MapUse, SizeCounts};
-use crate::own::TargetCounts;
+use crate::collect::{Counts, Detail, Labels, MapUse, SeriesKey, SizeCounts, Statuses};
+use crate::own::{SeriesCounts, TargetCounts};
 use crate::pages::{PageLabels, ProcessKey, Rejection};
 use crate::sites::Refusal;
 use std::collections::BTreeMap;
@@ -34,7 +34,12 @@ fn site(site: Site, topic: &str, partition: Option<u32>) -> SiteSum {
         counts.sizes = Some(Box::new(sizes));
     }
     let detail = Detail::of(site, 1).expect("each has one of this number");
-    SiteSum { key: SeriesKey { site, detail, labels: Some(labels) }, created: Instant::now(), counts }
+    SiteSum {
+        key: SeriesKey { site, detail, labels: Some(labels) },
+        created: Instant::now(),
+        overflowed: Statuses::default(),
+        counts,
+    }
 }
 
 fn sums(sites: Vec<SiteSum>) -> Sums {
@@ -84,6 +89,7 @@ fn own() -> Own {
         targets,
         scrapes: 4,
         previous_scrape: Some(Duration::from_micros(1500)),
+        series: SeriesCounts { served: 12, max: 34, refused: 5 },
         sweep_age: Duration::from_millis(250),
     }
 }
@@ -127,7 +133,7 @@ fn counters_and_gauges_have_their_labels_in_order() {
         "streamhouse_producer_send_errors_total{{{who},topic=\"t\",partition=\"0\",status=\"retry\"}}"
     );
     assert_eq!(value(&page, &errors), "7");
-    let put = format!("streamhouse_object_store_operations_total{{{who},operation=\"put\",status=\"ok\"}}");
+    let put = format!("streamhouse_object_store_operations_total{{{who},operation=\"get\",status=\"ok\"}}");
     assert_eq!(value(&page, &put), "3");
     let whose = r#"instance_id="c",group="g",topic="t",partition="1""#;
     assert_eq!(value(&page, &format!("streamhouse_consumer_lag_seconds{{{whose}}}")), "1.234");
@@ -224,6 +230,17 @@ fn the_overflow_series_has_a_name() {
     let page = page_of(vec![overflow], ClassicBuckets::default());
     let series = r#"streamhouse_agent_records_written_total{instance_id="overflow",topic="",partition=""}"#;
     assert_eq!(value(&page, series), "30");
+}
+
+#[test]
+fn failures_without_room_count_in_the_overflow_series() {
+    let mut sum = site(Site::Write, "t", Some(0));
+    sum.overflowed.insert(Status::Retry);
+    let page = page_of(vec![sum], ClassicBuckets::default());
+    let errors = "streamhouse_agent_write_errors_total";
+    let overflow = format!(r#"{errors}{{instance_id="overflow",topic="",partition="",status="retry"}}"#);
+    assert_eq!(value(&page, &overflow), "7");
+    assert_eq!(page.lines().filter(|line| line.starts_with(errors)).count(), 1);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::files::FileId;
+use crate::room::SERIES_MAX;
 use proptest::prelude::*;
 use rustix::fs::{MemfdFlags, SealFlags};
 use std::fs::File;
@@ -132,9 +133,9 @@ fn a_page_gives_its_values_with_their_labels() {
     let long_topic = "t".repeat(249);
     let labels = writer.labels("grüppe", &long_topic, Some(3));
     writer.slot(Gauge::ConsumerLagRecords, labels, 5, u64::MAX - 1);
-    let mut pages = Pages::default();
+    let (mut pages, mut room) = (Pages::default(), Room::default());
     pages.add(1, writer.page());
-    let state = pages.read(Instant::now());
+    let state = pages.read(Instant::now(), &mut room);
     let expected = GaugeKey {
         gauge: Gauge::ConsumerLagRecords,
         labels: PageLabels {
@@ -282,17 +283,17 @@ fn a_hole_punched_after_the_check_is_a_rejection() {
     let labels = writer.labels("", "", None);
     writer.slot(Gauge::AgentReady, labels, 1, 1);
     let file = writer.memfd();
-    let mut pages = Pages::default();
+    let (mut pages, mut room) = (Pages::default(), Room::default());
     pages.add(1, page(file.try_clone().expect("cloned")));
-    assert_eq!(pages.read(Instant::now()).series.len(), 1);
+    assert_eq!(pages.read(Instant::now(), &mut room).series.len(), 1);
     file.write_all_at(&[0; 512], 0).expect("written");
-    let state = pages.read(Instant::now());
+    let state = pages.read(Instant::now(), &mut room);
     assert_eq!((state.series.len(), state.rejected), (0, BTreeMap::from([(Rejection::BadHeader, 1)])));
 }
 
 #[test]
 fn equal_labels_of_two_processes_merge_by_meaning() {
-    let mut pages = Pages::default();
+    let (mut pages, mut room) = (Pages::default(), Room::default());
     for (pid, updated, value) in [(1, 10, 5), (2, 30, 7), (3, 20, 9)] {
         let mut writer = Writer::new(Role::Consumer, "same");
         let labels = writer.labels("g", "t", Some(0));
@@ -301,7 +302,7 @@ fn equal_labels_of_two_processes_merge_by_meaning() {
         writer.slot(Gauge::AgentReady, labels, updated, u64::from(pid == 2));
         pages.add(pid, writer.page());
     }
-    let state = pages.read(Instant::now());
+    let state = pages.read(Instant::now(), &mut room);
     assert_eq!(
         values(&state),
         [
@@ -320,26 +321,26 @@ fn the_last_values_of_a_process_outlive_it_for_a_while() {
     let lag = writer.slot(Gauge::ConsumerLagRecords, labels, 1, 5);
     writer.slot(Gauge::ProducerPendingRecords, labels, 1, 4);
     let file = writer.memfd();
-    let mut pages = Pages::default();
+    let (mut pages, mut room) = (Pages::default(), Room::default());
     let start = Instant::now();
     pages.add(1, page(file.try_clone().expect("cloned")));
-    pages.read(start);
+    pages.read(start, &mut room);
     // Written after the last scrape and before the exit was noticed.
     store(&file, lag, 2, 6);
-    pages.exited(1, start);
-    let state = pages.read(start + Duration::from_secs(1));
+    pages.exited(1, start, &mut room);
+    let state = pages.read(start + Duration::from_secs(1), &mut room);
     assert_eq!(
         values(&state),
         [(Gauge::ProducerPendingRecords, Some(0), 0), (Gauge::ConsumerLagRecords, Some(0), 6)]
     );
     assert_eq!(state.processes.values().collect::<Vec<_>>(), [&false]);
-    let state = pages.read(start + KEPT_AFTER_EXIT);
+    let state = pages.read(start + KEPT_AFTER_EXIT, &mut room);
     assert!(state.series.is_empty() && state.processes.is_empty());
 }
 
 #[test]
 fn a_running_process_wins_over_one_that_has_gone() {
-    let mut pages = Pages::default();
+    let (mut pages, mut room) = (Pages::default(), Room::default());
     let now = Instant::now();
     for (pid, updated, value) in [(1, 100, 5), (2, 1, 7)] {
         let mut writer = Writer::new(Role::Consumer, "c");
@@ -347,10 +348,10 @@ fn a_running_process_wins_over_one_that_has_gone() {
         writer.slot(Gauge::ConsumerCurrentOffset, labels, updated, value);
         pages.add(pid, writer.page());
         if pid == 1 {
-            pages.exited(1, now);
+            pages.exited(1, now, &mut room);
         }
     }
-    let state = pages.read(now);
+    let state = pages.read(now, &mut room);
     assert_eq!(values(&state), [(Gauge::ConsumerCurrentOffset, None, 7)]);
     assert_eq!(state.processes.values().collect::<Vec<_>>(), [&true]);
 }
@@ -365,30 +366,30 @@ fn a_counter_never_goes_backwards() {
         (writer.memfd(), slot)
     };
     let now = Instant::now();
-    let mut pages = Pages::default();
+    let (mut pages, mut room) = (Pages::default(), Room::default());
     let (first, slot) = agent(10);
     pages.add(1, page(first.try_clone().expect("cloned")));
-    assert_eq!(renewals(&pages.read(now)), Some(10));
+    assert_eq!(renewals(&pages.read(now, &mut room)), Some(10));
     store(&first, slot, 2, 8);
-    assert_eq!(renewals(&pages.read(now)), Some(10), "a counter that falls is not believed");
+    assert_eq!(renewals(&pages.read(now, &mut room)), Some(10), "a counter that falls is not believed");
     retire(&first, slot);
-    assert_eq!(renewals(&pages.read(now)), Some(10), "retired");
-    pages.exited(1, now);
-    assert_eq!(renewals(&pages.read(now)), Some(10), "exited");
+    assert_eq!(renewals(&pages.read(now, &mut room)), Some(10), "retired");
+    pages.exited(1, now, &mut room);
+    assert_eq!(renewals(&pages.read(now, &mut room)), Some(10), "exited");
     let (second, _) = agent(3);
     pages.add(2, page(second.try_clone().expect("cloned")));
-    assert_eq!(renewals(&pages.read(now)), Some(13), "continued by the next process");
+    assert_eq!(renewals(&pages.read(now, &mut room)), Some(13), "continued by the next process");
     second.write_all_at(b"?", 0).expect("written");
-    assert_eq!(renewals(&pages.read(now)), Some(13), "unreadable");
-    pages.exited(2, now);
-    assert_eq!(renewals(&pages.read(now)), Some(13), "gone unread");
+    assert_eq!(renewals(&pages.read(now, &mut room)), Some(13), "unreadable");
+    pages.exited(2, now, &mut room);
+    assert_eq!(renewals(&pages.read(now, &mut room)), Some(13), "gone unread");
     let later = now + KEPT_AFTER_EXIT;
-    assert_eq!(renewals(&pages.read(later)), None);
+    assert_eq!(renewals(&pages.read(later, &mut room)), None);
 }
 
 #[test]
 fn series_and_memory_are_bounded() {
-    let mut pages = Pages::default();
+    let (mut pages, mut room) = (Pages::default(), Room::default());
     let now = Instant::now();
     for pid in 0..3 {
         let mut writer = Writer::new(Role::Consumer, ["a", "b", "c"][pid as usize]);
@@ -400,16 +401,16 @@ fn series_and_memory_are_bounded() {
         }
         pages.add(pid, writer.page());
     }
-    let state = pages.read(now);
+    let state = pages.read(now, &mut room);
     assert_eq!(state.series.len(), SERIES_MAX);
     assert_eq!(state.rejected[&Rejection::TooManySeries], SERIES_MAX as u64 / 2);
-    (0..3).for_each(|pid| pages.exited(pid, now));
-    assert_eq!(pages.read(now).series.len(), SERIES_MAX);
+    (0..3).for_each(|pid| pages.exited(pid, now, &mut room));
+    assert_eq!(pages.read(now, &mut room).series.len(), SERIES_MAX);
 }
 
 #[test]
 fn a_page_of_too_much_takes_no_room_of_the_others() {
-    let (mut pages, now) = (Pages::default(), Instant::now());
+    let (mut pages, mut room, now) = (Pages::default(), Room::default(), Instant::now());
     let mut hog = Writer::new(Role::Agent, "hog");
     for partition in 0..PAGE_SLOTS_MAX as u32 {
         let labels =
@@ -422,7 +423,7 @@ fn a_page_of_too_much_takes_no_room_of_the_others() {
     for pid in 0..40 {
         pages.add(pid, if pid % 8 == 7 { small.page() } else { hog.page() });
     }
-    let state = pages.read(now);
+    let state = pages.read(now, &mut room);
     assert_eq!(state.series.len(), SERIES_MAX);
     assert!(state.series.iter().any(|(key, value)| &*key.labels.instance_id == "small" && *value == 42));
     assert!(state.rejected[&Rejection::TooManySeries] > 0);

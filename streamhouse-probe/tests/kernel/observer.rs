@@ -5,23 +5,35 @@ use std::time::Instant;
 
 use streamhouse_abi::map::Counter;
 use streamhouse_abi::{Site, Status};
+use streamhouse_metrics::Label;
+use streamhouse_metrics::sources::of_site;
 use streamhouse_probe::attach::{self, Kernel, Link, Program, SiteOffsets};
 use streamhouse_probe::collect::{Collector, Counts, SeriesKey, SiteSum, Sums};
+use streamhouse_probe::encode::ClassicBuckets;
+use streamhouse_probe::room::Room;
 use streamhouse_probe::sites;
 
 use crate::raw;
+
+/// Room for every series that a trial makes: each has its own topics.
+const SERIES_MAX: usize = 1_000_000;
 
 /// A loaded program of its own: trials do not share maps.
 pub(crate) struct Observer {
     pub(crate) program: Program,
     pub(crate) collector: Collector,
+    room: Room,
 }
 
 impl Observer {
     pub(crate) fn new() -> Observer {
         let object = attach::object(None).expect("checked before any trial");
         let Kernel { program, maps } = Kernel::load(&object).expect("the program loads");
-        Observer { program, collector: Collector::new(maps) }
+        Observer {
+            program,
+            collector: Collector::new(maps),
+            room: Room::new(SERIES_MAX, ClassicBuckets::default()),
+        }
     }
 
     /// Attaches the raw sites of this executable.
@@ -40,7 +52,7 @@ impl Observer {
 
     /// Collects, and checks that every hit is accounted for (invariant 8).
     pub(crate) fn sums(&mut self) -> Sums {
-        let sums = self.collector.collect(Instant::now()).expect("the maps can be read");
+        let sums = self.collector.collect(Instant::now(), &mut self.room).expect("the maps can be read");
         let operations: u64 = sums.sites.iter().flat_map(|site| site.counts.operations).sum();
         let refusals =
             [Counter::MapFull, Counter::OverShare, Counter::BadPointer, Counter::Clamped, Counter::Foreign];
@@ -70,8 +82,9 @@ pub(crate) fn hook_sites() -> Vec<SiteOffsets> {
     sites
 }
 
-/// The sums of one site and topic.
+/// The sums of one site and topic; those of a site whose metrics have no topic.
 pub(crate) fn of<'s>(sums: &'s Sums, site: Site, topic: &str) -> &'s SiteSum {
+    let topic = if of_site(site).has(Label::Topic) { topic } else { "" };
     let is_it = |key: &SeriesKey| key.site == site && key.labels.as_ref().is_some_and(|l| l.topic == topic);
     sums.sites.iter().find(|sum| is_it(&sum.key)).expect("the site has counted something")
 }
