@@ -1,5 +1,6 @@
 //! The kernel program: load it, attach it to the sites of a file. The only unsafe code of the probe.
 
+mod calibrate;
 mod error;
 mod features;
 mod maps;
@@ -16,6 +17,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use streamhouse_abi::Site;
 use streamhouse_abi::map::Cookie;
@@ -27,6 +29,8 @@ pub struct Kernel {
     pub program: Program,
     /// What it counts in; for [`crate::collect::Collector::new`].
     pub maps: Maps,
+    /// What a hit costs the observed process; `None` when it was not measured.
+    pub hit_cost: Option<Duration>,
 }
 
 /// The loaded program. Attaches through `&self`, so that it can be shared.
@@ -42,7 +46,7 @@ pub struct SiteOffsets {
     pub site: Site,
     /// File offset of the nop.
     pub offset: u64,
-    /// File offset of the 16-bit semaphore; not 0.
+    /// File offset of the 16-bit semaphore; 0 when there is none, which no observed process's site is let pass with.
     pub semaphore_offset: u64,
 }
 
@@ -86,6 +90,16 @@ impl Kernel {
     /// [`LoadError`] names the capability or kernel feature that is missing and what to do.
     pub fn load(object: &[u8]) -> Result<Kernel, LoadError> {
         object::load(object)
+    }
+
+    /// The same, and finds out what a hit costs on this machine: loads the program twice and takes about 20 ms more.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Kernel::load`].
+    pub fn load_calibrated(object: &[u8]) -> Result<Kernel, LoadError> {
+        let hit_cost = calibrate::hit_cost(&Kernel::load(object)?);
+        Ok(Kernel { hit_cost, ..Kernel::load(object)? })
     }
 }
 

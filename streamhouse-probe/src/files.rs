@@ -44,6 +44,19 @@ pub fn open_regular(path: &Path) -> io::Result<(File, Stat)> {
     Ok((file, stat))
 }
 
+/// Where in its file lies what this process has mapped at an address; `None` when nothing is, or no file.
+pub fn own_offset(address: usize) -> Option<u64> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let hex = |text| u64::from_str_radix(text, 16).ok();
+    let address = address as u64;
+    maps.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let (start, offset) = (hex(start)?, hex(fields.nth(1)?)?);
+        (start <= address && address < hex(end)?).then(|| offset + address - start)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

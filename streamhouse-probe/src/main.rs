@@ -150,7 +150,7 @@ impl Run {
 fn load(object: &Object) -> Result<Kernel, String> {
     let loaded = attach::object(object.bpf_object.as_deref())
         .map_err(|error| error.to_string())
-        .and_then(|object| Kernel::load(&object).map_err(|error| error.to_string()));
+        .and_then(|object| Kernel::load_calibrated(&object).map_err(|error| error.to_string()));
     match &loaded {
         Ok(_) => info!("kernel program loaded"),
         Err(reason) => warn!("no site is attached, only state pages are served: {reason}"),

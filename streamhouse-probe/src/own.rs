@@ -22,12 +22,23 @@ pub struct Own {
     pub targets: TargetCounts,
     /// Scrapes answered before this one.
     pub scrapes: u64,
-    /// How long the previous one took.
-    pub previous_scrape: Option<Duration>,
+    /// The one before this one.
+    pub previous_scrape: Option<PreviousScrape>,
+    /// What a hit costs the observed process, as measured at start.
+    pub hit_cost: Option<Duration>,
     /// Series served, series that may be, and those that had no room since the probe started.
     pub series: SeriesCounts,
     /// How long ago a sweep was finished, or the probe started.
     pub sweep_age: Duration,
+}
+
+/// What a scrape took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PreviousScrape {
+    /// Time to collect and encode.
+    pub duration: Duration,
+    /// Size of the page, before any compression.
+    pub bytes: usize,
 }
 
 /// How many series there are.
@@ -72,8 +83,9 @@ impl Own {
         let version = LabelValues { version: env!("CARGO_PKG_VERSION"), ..none };
         families.count(&c::PROBE_BUILD_INFO, &version, 1);
         families.count(&c::PROBE_SCRAPES, &none, self.scrapes);
-        if let Some(duration) = self.previous_scrape {
+        if let Some(PreviousScrape { duration, bytes }) = self.previous_scrape {
             families.value(&c::PROBE_SCRAPE_DURATION, &none, duration.as_secs_f64());
+            families.count(&c::PROBE_SCRAPE_SIZE, &none, bytes as u64);
         }
         families.value(&c::PROBE_SWEEP_AGE, &none, self.sweep_age.as_secs_f64());
         families.count(&c::PROBE_SERIES, &none, self.series.served as u64);
@@ -87,6 +99,11 @@ impl Own {
         }
         if let Some(sums) = scrape.sums {
             add_kernel(families, sums);
+            if let Some(cost) = self.hit_cost {
+                let seconds = sums.counter(Counter::Hits) as f64 * cost.as_secs_f64();
+                families.value(&c::PROBE_OVERHEAD, &none, seconds);
+                families.value(&c::PROBE_HIT_COST, &none, cost.as_secs_f64());
+            }
         }
     }
 }

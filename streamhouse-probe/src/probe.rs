@@ -10,7 +10,7 @@ use crate::collect::{CollectError, Collector, Sums};
 use crate::discover::{Change, Discovery};
 use crate::encode::{ClassicBuckets, Scrape, encode};
 use crate::lines::LineBudget;
-use crate::own::{Own, SeriesCounts};
+use crate::own::{Own, PreviousScrape, SeriesCounts};
 use crate::pages::{Pages, State};
 use crate::room::Room;
 use crate::targets::{KernelProgram, Targets, TargetsView};
@@ -64,8 +64,9 @@ struct Inner {
     targets: Targets<KernelProgram>,
     pages: Pages,
     room: Room,
+    hit_cost: Option<Duration>,
     scrapes: u64,
-    previous_scrape: Option<Duration>,
+    previous_scrape: Option<PreviousScrape>,
     /// For what others make the probe say.
     lines: LineBudget,
     /// When the kernel's values were last read.
@@ -75,15 +76,16 @@ struct Inner {
 impl Probe {
     /// A probe with a kernel program, or with the reason why there is none: it then serves the state plane alone.
     pub fn new(kernel: Result<Kernel, String>, room: Room) -> Probe {
-        let (program, collector) = match kernel {
-            Ok(Kernel { program, maps }) => (Ok(program), Some(Collector::new(maps))),
-            Err(reason) => (Err(reason), None),
+        let (program, collector, hit_cost) = match kernel {
+            Ok(Kernel { program, maps, hit_cost }) => (Ok(program), Some(Collector::new(maps)), hit_cost),
+            Err(reason) => (Err(reason), None, None),
         };
         let inner = Inner {
             collector,
             targets: Targets::new(program),
             pages: Pages::default(),
             room,
+            hit_cost,
             scrapes: 0,
             previous_scrape: None,
             lines: LineBudget::default(),
@@ -142,6 +144,7 @@ impl Probe {
         let state = inner.read_pages(begin);
         let own = Own {
             targets: inner.targets.counts(),
+            hit_cost: inner.hit_cost,
             scrapes: inner.scrapes,
             previous_scrape: inner.previous_scrape,
             series: SeriesCounts::from(&inner.room),
@@ -149,7 +152,7 @@ impl Probe {
         };
         let page = encode(&Scrape { sums: sums.as_ref(), state: &state, own: &own }, buckets);
         inner.scrapes += 1;
-        inner.previous_scrape = Some(begin.elapsed());
+        inner.previous_scrape = Some(PreviousScrape { duration: begin.elapsed(), bytes: page.len() });
         Ok(page)
     }
 

@@ -164,6 +164,12 @@ catalog! {
     PROBE_HITS = Counter "streamhouse_probe_hits_total", Count,
         [],
         "Runs of the kernel program.";
+    PROBE_HIT_COST = Gauge "streamhouse_probe_hit_cost_seconds", Seconds,
+        [],
+        "Processor time that one run of the kernel program takes of the observed process, trap included, as measured when the probe started.";
+    PROBE_OVERHEAD = Counter "streamhouse_probe_overhead_seconds_total", Seconds,
+        [],
+        "Processor time that observation has taken of the observed processes: runs of the kernel program times the cost of one.";
     PROBE_REFUSED = Counter "streamhouse_probe_refused_total", Count,
         [Reason],
         "Hits, or parts of them, that the kernel program could not count, by reason.";
@@ -191,6 +197,9 @@ catalog! {
     PROBE_SCRAPE_DURATION = Gauge "streamhouse_probe_scrape_duration_seconds", Seconds,
         [],
         "Time that the previous scrape took to collect and encode.";
+    PROBE_SCRAPE_SIZE = Gauge "streamhouse_probe_scrape_size_bytes", Bytes,
+        [],
+        "Size of the page of the previous scrape, before compression.";
     PROBE_BUILD_INFO = Gauge "streamhouse_probe_build_info", Count,
         [Version],
         "Always 1; the label says which probe this is.";
@@ -223,7 +232,7 @@ mod tests {
                 assert!(name.ends_with(&format!("_{}", metric.unit.name())), "{name}");
             }
             if metric.unit == Unit::Seconds {
-                assert!(name.ends_with("_seconds"), "{name}");
+                assert!(name.trim_end_matches("_total").ends_with("_seconds"), "{name}");
             }
         }
     }

@@ -26,7 +26,7 @@ pub(super) fn load(bytes: &[u8]) -> Result<Kernel, LoadError> {
     let program = load_program(&object, &btf)?;
     // A program without the logging map says nothing; that is no reason to refuse it.
     let log = EbpfLogger::init_with_logger(&mut ebpf, Named).ok();
-    Ok(Kernel { program: Program { fd: program }, maps: Maps::take(&mut ebpf, log)? })
+    Ok(Kernel { program: Program { fd: program }, maps: Maps::take(&mut ebpf, log)?, hit_cost: None })
 }
 
 fn maps_error(error: EbpfError) -> LoadError {

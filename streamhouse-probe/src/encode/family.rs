@@ -117,9 +117,9 @@ impl Families {
         };
     }
 
-    /// Sets a series of a gauge.
+    /// Sets a series of a counter or gauge.
     pub(crate) fn value(&mut self, metric: &'static Metric, labels: &LabelValues<'_>, value: f64) {
-        debug_assert_eq!(metric.kind, Kind::Gauge);
+        debug_assert_ne!(metric.kind, Kind::Histogram);
         let series = self.numbers.entry(metric.name).or_default();
         series.insert(labels.render(metric.labels), Number::Real(value));
     }

@@ -3,7 +3,7 @@
 use super::text::{bound, real};
 use super::*;
 use crate::collect::{Counts, Detail, Labels, MapUse, SeriesKey, SizeCounts, Statuses};
-use crate::own::{SeriesCounts, TargetCounts};
+use crate::own::{PreviousScrape, SeriesCounts, TargetCounts};
 use crate::pages::{PageLabels, ProcessKey, Rejection};
 use crate::sites::Refusal;
 use std::collections::BTreeMap;
@@ -88,7 +88,8 @@ fn own() -> Own {
     Own {
         targets,
         scrapes: 4,
-        previous_scrape: Some(Duration::from_micros(1500)),
+        previous_scrape: Some(PreviousScrape { duration: Duration::from_micros(1500), bytes: 70_000 }),
+        hit_cost: Some(Duration::from_nanos(500)),
         series: SeriesCounts { served: 12, max: 34, refused: 5 },
         sweep_age: Duration::from_millis(250),
     }
@@ -156,6 +157,8 @@ fn the_probe_speaks_of_itself() {
         (r#"streamhouse_probe_sites{state="attached"}"#, "6"),
         (r#"streamhouse_probe_sites_refused{reason="not_our_nop"}"#, "2"),
         ("streamhouse_probe_hits_total", "42"),
+        ("streamhouse_probe_overhead_seconds_total", "2.1e-05"),
+        ("streamhouse_probe_scrape_size_bytes", "70000"),
         (r#"streamhouse_probe_refused_total{reason="map_full"}"#, "2"),
         (r#"streamhouse_probe_refused_total{reason="unlabelled"}"#, "5"),
         (r#"streamhouse_probe_map_entries{map="VALUES"}"#, "3"),

@@ -1,12 +1,16 @@
 //! Every count, byte and bucket is exact.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
+use streamhouse_abi::map::Counter;
 use streamhouse_abi::{Bin, Bins, Method, Operation, Role, Site, Status, UNTIMED, bucket};
 use streamhouse_hooks::{self as hooks, Commit, Flush, Instance, Object, Poll, Request, Scope, Send, Write};
 use streamhouse_metrics::Label;
 use streamhouse_metrics::sources::of_site;
-use streamhouse_probe::collect::Detail;
+use streamhouse_probe::attach::{self, Kernel};
+use streamhouse_probe::collect::{Collector, Detail};
+use streamhouse_probe::room::Room;
 
 use crate::observer::{Observer, filled, of, succeeded};
 use crate::raw::{Arguments, RawScope};
@@ -156,7 +160,7 @@ pub(crate) fn untimed() {
         assert_eq!((succeeded(counts), counts.bytes), ((1, 3), 4), "{site:?}");
         assert_eq!((filled(&counts.durations), counts.duration_ns), (vec![], 0), "{site:?}");
     }
-    assert_eq!(sums.counter(streamhouse_abi::map::Counter::BinsLost), 0);
+    assert_eq!(sums.counter(Counter::BinsLost), 0);
 }
 
 pub(crate) fn failures() {
@@ -203,4 +207,13 @@ pub(crate) fn object_operations() {
         .map(|&operation| (Detail::Operation(operation), 1_000 * (operation as u64 + 1)))
         .collect();
     assert_eq!(found, expected);
+}
+
+pub(crate) fn calibrated() {
+    let object = attach::object(None).expect("checked before any trial");
+    let Kernel { maps, hit_cost, .. } = Kernel::load_calibrated(&object).expect("the program loads");
+    assert!(hit_cost.expect("it could be attached") > Duration::ZERO);
+    let sums =
+        Collector::new(maps).collect(Instant::now(), &mut Room::default()).expect("the maps can be read");
+    assert_eq!((sums.counter(Counter::Hits), sums.sites.len()), (0, 0));
 }

@@ -27,6 +27,7 @@ const TRIALS: &[(&str, Body)] = &[
     ("operations_without_a_start_are_counted_and_not_timed", exact::untimed),
     ("failures_are_counted_by_status_only", exact::failures),
     ("operations_have_sums_of_their_own", exact::object_operations),
+    ("the_cost_of_a_hit_is_measured_apart_from_what_is_served", exact::calibrated),
     ("absurd_arguments_are_refused", refusals::clamped),
     ("unreadable_scopes_are_refused", refusals::bad_pointer),
     ("hits_of_a_known_scope_are_counted_without_its_memory", refusals::known_scope),

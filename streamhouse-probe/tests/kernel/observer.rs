@@ -28,7 +28,7 @@ pub(crate) struct Observer {
 impl Observer {
     pub(crate) fn new() -> Observer {
         let object = attach::object(None).expect("checked before any trial");
-        let Kernel { program, maps } = Kernel::load(&object).expect("the program loads");
+        let Kernel { program, maps, .. } = Kernel::load(&object).expect("the program loads");
         Observer {
             program,
             collector: Collector::new(maps),

@@ -1,11 +1,11 @@
 //! Sites of this test's own, whose arguments can be anything.
 
-use std::fs;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use streamhouse_abi::limits::{GROUP_BYTES_MAX, INSTANCE_ID_BYTES_MAX, TOPIC_BYTES_MAX};
 use streamhouse_abi::{OwnPage, Owner, Role, ScopeHead, Site};
 use streamhouse_probe::attach::SiteOffsets;
+use streamhouse_probe::files::own_offset;
 
 /// A site with its eight arguments where the treaty wants them. Written out instead of taken from the hooks, which keep
 /// arguments honest: the first six arguments of a C function are already in their registers.
@@ -36,7 +36,7 @@ macro_rules! raw_site {
 }
 
 /// Bytes of a raw site's function before its nop.
-const BEFORE_NOP: u64 = if cfg!(target_arch = "x86_64") { 10 } else { 0 };
+const BEFORE_NOP: usize = if cfg!(target_arch = "x86_64") { 10 } else { 0 };
 
 raw_site!("streamhouse_raw_send");
 raw_site!("streamhouse_raw_flush");
@@ -83,25 +83,13 @@ pub(crate) fn semaphores() -> Vec<u16> {
 
 /// Where the sites are in this executable's file.
 pub(crate) fn sites() -> Vec<SiteOffsets> {
+    let in_file = |address| own_offset(address).expect("it is mapped from this executable");
     let place = |site: Site| SiteOffsets {
         site,
-        offset: file_offset(function(site) as usize as u64 + BEFORE_NOP),
-        semaphore_offset: file_offset(&raw const SEMAPHORES.0[site as usize] as u64),
+        offset: in_file(function(site) as usize + BEFORE_NOP),
+        semaphore_offset: in_file(&raw const SEMAPHORES.0[site as usize] as usize),
     };
     Site::ALL.into_iter().map(place).collect()
-}
-
-/// The place in its file of what is mapped at `address`.
-fn file_offset(address: u64) -> u64 {
-    let maps = fs::read_to_string("/proc/self/maps").expect("/proc is mounted");
-    let hex = |text: &str| u64::from_str_radix(text, 16).expect("a hexadecimal number");
-    let offset = maps.lines().find_map(|line| {
-        let mut fields = line.split_ascii_whitespace();
-        let (start, end) = fields.next()?.split_once('-')?;
-        let offset = fields.nth(1)?;
-        (hex(start) <= address && address < hex(end)).then(|| hex(offset) + address - hex(start))
-    });
-    offset.expect("the address is mapped")
 }
 
 /// What one hit passes besides its scope.
