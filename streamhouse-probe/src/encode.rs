@@ -1,12 +1,18 @@
 //! Catalog + sums + state → the page that Prometheus scrapes.
 //!
-//! Text format 0.0.4 (<https://prometheus.io/docs/instrumenting/exposition_formats/>). Families stand in the order of
-//! the catalog and series in the order of their labels, so that equal numbers give equal bytes.
+//! In the [format](Format) that is asked for. Families stand in the order of the catalog and series in the order of
+//! their labels, so that equal numbers give equal bytes.
 
+mod clock;
 mod family;
+mod format;
+mod number;
+mod protobuf;
 #[cfg(test)]
 mod tests;
 mod text;
+
+use std::time::Duration;
 
 use streamhouse_abi::{Status, bucket};
 use streamhouse_metrics::catalog;
@@ -15,7 +21,10 @@ use streamhouse_metrics::sources::{Counted, of_gauge, of_site};
 use crate::collect::{Detail, Labels, SiteSum, Sums};
 use crate::own::Own;
 use crate::pages::{GaugeKey, State};
+pub use clock::WallClock;
 pub(crate) use family::{Families, LabelValues};
+pub use format::Format;
+use text::Dialect;
 
 /// Value of the `instance_id` label of the series that stands for all label sets past the limit.
 pub const OVERFLOW: &str = "overflow";
@@ -62,13 +71,15 @@ pub struct Scrape<'a> {
     pub state: &'a State,
     /// What the probe says of itself.
     pub own: &'a Own,
+    /// Made when the probe started.
+    pub clock: &'a WallClock,
 }
 
 /// The page for one scrape.
-pub fn encode(scrape: &Scrape<'_>, buckets: ClassicBuckets) -> String {
+pub fn encode(scrape: &Scrape<'_>, format: Format, buckets: ClassicBuckets) -> Vec<u8> {
     let mut families = Families::default();
     for sum in scrape.sums.iter().flat_map(|sums| &sums.sites) {
-        add_site(&mut families, sum);
+        add_site(&mut families, sum, scrape.clock.unix(sum.created));
     }
     for (key, value) in &scrape.state.series {
         add_gauge(&mut families, key, *value);
@@ -79,13 +90,18 @@ pub fn encode(scrape: &Scrape<'_>, buckets: ClassicBuckets) -> String {
             instance_id: &process.instance_id,
             ..LabelValues::default()
         };
-        families.count(&catalog::PROCESS_UP, &labels, u64::from(*up));
+        families.count(&catalog::PROCESS_UP, &labels, u64::from(*up), None);
     }
     scrape.own.add_to(&mut families, scrape);
-    text::write(&families, buckets)
+    match format {
+        Format::Text => text::write(&families, buckets, Dialect::Prometheus).into_bytes(),
+        Format::OpenMetrics => text::write(&families, buckets, Dialect::OpenMetrics).into_bytes(),
+        Format::Protobuf => protobuf::write(&families, buckets),
+    }
 }
 
-fn add_site(families: &mut Families, sum: &SiteSum) {
+fn add_site(families: &mut Families, sum: &SiteSum, created: Duration) {
+    let created = Some(created);
     let SiteSum { key, counts, overflowed, .. } = sum;
     let metrics = of_site(key.site);
     let (labels, overflow) = (labels_of(key.detail, key.labels.as_ref()), labels_of(key.detail, None));
@@ -94,10 +110,10 @@ fn add_site(families: &mut Families, sum: &SiteSum) {
         LabelValues { status: status.name(), ..labels }
     };
     if let Some(metric) = metrics.records {
-        families.count(metric, &labels, counts.records_with(Status::Ok));
+        families.count(metric, &labels, counts.records_with(Status::Ok), created);
     }
     if let Some(metric) = metrics.bytes {
-        families.count(metric, &labels, counts.bytes);
+        families.count(metric, &labels, counts.bytes, created);
     }
     for status in Status::ALL {
         let operations = counts.operations_with(status);
@@ -106,7 +122,7 @@ fn add_site(families: &mut Families, sum: &SiteSum) {
             continue;
         }
         if let Some(metric) = metrics.operations {
-            families.count(metric, &with(status), operations);
+            families.count(metric, &with(status), operations, created);
         }
         if let Some((counted, metric)) = metrics.errors
             && status != Status::Ok
@@ -115,13 +131,13 @@ fn add_site(families: &mut Families, sum: &SiteSum) {
                 Counted::Records => counts.records_with(status),
                 Counted::Operations => operations,
             };
-            families.count(metric, &with(status), errors);
+            families.count(metric, &with(status), errors, created);
         }
     }
-    families.histogram(metrics.duration, &labels, &counts.durations, counts.duration_ns);
+    families.histogram(metrics.duration, &labels, &counts.durations, counts.duration_ns, created);
     if let (Some((records, bytes)), Some(sizes)) = (metrics.sizes, &counts.sizes) {
-        families.histogram(records, &labels, &sizes.records, counts.records_with(Status::Ok));
-        families.histogram(bytes, &labels, &sizes.bytes, counts.bytes);
+        families.histogram(records, &labels, &sizes.records, counts.records_with(Status::Ok), created);
+        families.histogram(bytes, &labels, &sizes.bytes, counts.bytes, created);
     }
 }
 
@@ -157,7 +173,7 @@ fn add_gauge(families: &mut Families, key: &GaugeKey, value: u64) {
         ..LabelValues::default()
     };
     match source.divisor {
-        1 => families.count(source.metric, &labels, value),
-        divisor => families.value(source.metric, &labels, value as f64 / divisor as f64),
+        1 => families.count(source.metric, &labels, value, None),
+        divisor => families.value(source.metric, &labels, value as f64 / divisor as f64, None),
     }
 }

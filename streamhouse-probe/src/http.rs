@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Json, Response};
 use axum::routing::get;
 use axum::{Router, extract};
@@ -19,11 +19,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
-use crate::encode::ClassicBuckets;
+use crate::encode::{ClassicBuckets, Format};
 use crate::probe::Probe;
 
-/// The content type of the text format.
-const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const INDEX: &str = "<!doctype html><title>StreamHouse probe</title><h1>StreamHouse probe</h1><ul>\
     <li><a href=\"/metrics\">/metrics</a>: what the observed processes do\
     <li><a href=\"/targets\">/targets</a>: which files and sites are attached, and why not\
@@ -143,11 +141,16 @@ fn router(probe: Arc<Probe>, buckets: ClassicBuckets) -> Router {
         .with_state(Served { probe, buckets })
 }
 
-async fn metrics(State(served): extract::State<Served>) -> Response {
+async fn metrics(State(served): extract::State<Served>, headers: HeaderMap) -> Response {
     let Served { probe, buckets } = served;
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let format = Format::negotiate(accept);
     // Collecting makes system calls and waits for its turn: not on the thread that answers.
-    match tokio::task::spawn_blocking(move || probe.scrape(buckets)).await {
-        Ok(Ok(page)) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], page).into_response(),
+    match tokio::task::spawn_blocking(move || probe.scrape(format, buckets)).await {
+        Ok(Ok(page)) => {
+            let headers = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")];
+            (headers, page).into_response()
+        }
         Ok(Err(error)) => failed(&error),
         Err(error) => failed(&error),
     }
@@ -201,7 +204,10 @@ mod tests {
     async fn each_path_answers_as_documented() {
         let (address, probe) = start().await;
         let metrics = get(address, "/metrics").await;
-        assert!(metrics.starts_with("HTTP/1.1 200") && metrics.contains(TEXT_FORMAT), "{metrics}");
+        assert!(
+            metrics.starts_with("HTTP/1.1 200") && metrics.contains(Format::Text.content_type()),
+            "{metrics}"
+        );
         assert!(metrics.contains("\nstreamhouse_probe_scrapes_total 0\n"), "{metrics}");
         assert!(get(address, "/metrics").await.contains("\nstreamhouse_probe_scrapes_total 1\n"));
         assert!(get(address, "/targets").await.ends_with("{\"targets\":[]}"));

@@ -80,65 +80,76 @@ impl Own {
     pub(crate) fn add_to(&self, families: &mut Families, scrape: &Scrape<'_>) {
         use catalog as c;
         let none = LabelValues::default();
+        let since = Some(scrape.clock.begin());
         let version = LabelValues { version: env!("CARGO_PKG_VERSION"), ..none };
-        families.count(&c::PROBE_BUILD_INFO, &version, 1);
-        families.count(&c::PROBE_SCRAPES, &none, self.scrapes);
+        families.count(&c::PROBE_BUILD_INFO, &version, 1, since);
+        families.count(&c::PROBE_SCRAPES, &none, self.scrapes, since);
         if let Some(PreviousScrape { duration, bytes }) = self.previous_scrape {
-            families.value(&c::PROBE_SCRAPE_DURATION, &none, duration.as_secs_f64());
-            families.count(&c::PROBE_SCRAPE_SIZE, &none, bytes as u64);
+            families.value(&c::PROBE_SCRAPE_DURATION, &none, duration.as_secs_f64(), since);
+            families.count(&c::PROBE_SCRAPE_SIZE, &none, bytes as u64, since);
         }
-        families.value(&c::PROBE_SWEEP_AGE, &none, self.sweep_age.as_secs_f64());
-        families.count(&c::PROBE_SERIES, &none, self.series.served as u64);
-        families.count(&c::PROBE_SERIES_MAX, &none, self.series.max as u64);
-        families.count(&c::PROBE_SERIES_REFUSED, &none, self.series.refused);
-        self.targets.add_to(families);
-        families.count(&c::PROBE_PAGES_READ, &none, scrape.state.pages_read);
+        families.value(&c::PROBE_SWEEP_AGE, &none, self.sweep_age.as_secs_f64(), since);
+        families.count(&c::PROBE_SERIES, &none, self.series.served as u64, since);
+        families.count(&c::PROBE_SERIES_MAX, &none, self.series.max as u64, since);
+        families.count(&c::PROBE_SERIES_REFUSED, &none, self.series.refused, since);
+        self.targets.add_to(families, since);
+        families.count(&c::PROBE_PAGES_READ, &none, scrape.state.pages_read, since);
         for reason in Rejection::ALL {
             let count = scrape.state.rejected.get(&reason).copied().unwrap_or(0);
-            families.count(&c::PROBE_PAGES_REJECTED, &LabelValues { reason: reason.name(), ..none }, count);
+            families.count(
+                &c::PROBE_PAGES_REJECTED,
+                &LabelValues { reason: reason.name(), ..none },
+                count,
+                since,
+            );
         }
         if let Some(sums) = scrape.sums {
-            add_kernel(families, sums);
+            add_kernel(families, sums, since);
             if let Some(cost) = self.hit_cost {
                 let seconds = sums.counter(Counter::Hits) as f64 * cost.as_secs_f64();
-                families.value(&c::PROBE_OVERHEAD, &none, seconds);
-                families.value(&c::PROBE_HIT_COST, &none, cost.as_secs_f64());
+                families.value(&c::PROBE_OVERHEAD, &none, seconds, since);
+                families.value(&c::PROBE_HIT_COST, &none, cost.as_secs_f64(), since);
             }
         }
     }
 }
 
 impl TargetCounts {
-    fn add_to(&self, families: &mut Families) {
+    fn add_to(&self, families: &mut Families, since: Option<Duration>) {
         use catalog as c;
         let none = LabelValues::default();
         let state = |state| LabelValues { state, ..none };
-        families.count(&c::PROBE_TARGETS, &state("attached"), self.attached);
-        families.count(&c::PROBE_TARGETS, &state("refused"), self.refused);
-        families.count(&c::PROBE_TARGETS_FORGOTTEN, &none, self.forgotten);
-        families.count(&c::PROBE_SITES, &state("attached"), self.sites_attached);
-        families.count(&c::PROBE_SITES, &state("refused"), self.sites_refused.values().sum());
+        families.count(&c::PROBE_TARGETS, &state("attached"), self.attached, since);
+        families.count(&c::PROBE_TARGETS, &state("refused"), self.refused, since);
+        families.count(&c::PROBE_TARGETS_FORGOTTEN, &none, self.forgotten, since);
+        families.count(&c::PROBE_SITES, &state("attached"), self.sites_attached, since);
+        families.count(&c::PROBE_SITES, &state("refused"), self.sites_refused.values().sum(), since);
         for (reason, count) in &self.sites_refused {
-            families.count(&c::PROBE_SITES_REFUSED, &LabelValues { reason: reason.name(), ..none }, *count);
+            families.count(
+                &c::PROBE_SITES_REFUSED,
+                &LabelValues { reason: reason.name(), ..none },
+                *count,
+                since,
+            );
         }
-        families.count(&c::PROBE_PROCESSES, &none, self.processes);
+        families.count(&c::PROBE_PROCESSES, &none, self.processes, since);
     }
 }
 
-fn add_kernel(families: &mut Families, sums: &Sums) {
+fn add_kernel(families: &mut Families, sums: &Sums, since: Option<Duration>) {
     use catalog as c;
     let none = LabelValues::default();
-    families.count(&c::PROBE_HITS, &none, sums.counter(Counter::Hits));
+    families.count(&c::PROBE_HITS, &none, sums.counter(Counter::Hits), since);
     for counter in Counter::ALL.into_iter().filter(|counter| *counter != Counter::Hits) {
         let labels = LabelValues { reason: counter.name(), ..none };
-        families.count(&c::PROBE_REFUSED, &labels, sums.counter(counter));
+        families.count(&c::PROBE_REFUSED, &labels, sums.counter(counter), since);
     }
     let unlabelled = LabelValues { reason: UNLABELLED, ..none };
-    families.count(&c::PROBE_REFUSED, &unlabelled, sums.unlabelled_operations);
-    families.count(&c::PROBE_VALUES_HELD_BACK, &none, sums.held_back);
+    families.count(&c::PROBE_REFUSED, &unlabelled, sums.unlabelled_operations, since);
+    families.count(&c::PROBE_VALUES_HELD_BACK, &none, sums.held_back, since);
     for map in &sums.maps {
         let labels = LabelValues { map: map.name, ..none };
-        families.count(&c::PROBE_MAP_ENTRIES, &labels, map.entries);
-        families.count(&c::PROBE_MAP_CAPACITY, &labels, map.capacity);
+        families.count(&c::PROBE_MAP_ENTRIES, &labels, map.entries, since);
+        families.count(&c::PROBE_MAP_CAPACITY, &labels, map.capacity, since);
     }
 }

@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 use crate::attach::Kernel;
 use crate::collect::{CollectError, Collector, Sums};
 use crate::discover::{Change, Discovery};
-use crate::encode::{ClassicBuckets, Scrape, encode};
+use crate::encode::{ClassicBuckets, Format, Scrape, WallClock, encode};
 use crate::lines::LineBudget;
 use crate::own::{Own, PreviousScrape, SeriesCounts};
 use crate::pages::{Pages, State};
@@ -31,6 +31,7 @@ const SWEEP_AGE_MIN: Duration = Duration::from_secs(15);
 pub struct Probe {
     inner: Mutex<Inner>,
     sweeps: Mutex<Sweeps>,
+    clock: WallClock,
 }
 
 /// When sweeps were done. Under a lock of its own: it is asked for just when something hangs.
@@ -92,7 +93,7 @@ impl Probe {
             collected: Instant::now(),
         };
         let sweeps = Sweeps { interval: DISCOVER_INTERVAL, last: Instant::now(), any: false };
-        Probe { inner: Mutex::new(inner), sweeps: Mutex::new(sweeps) }
+        Probe { inner: Mutex::new(inner), sweeps: Mutex::new(sweeps), clock: WallClock::now() }
     }
 
     /// Sweeps for ever: at every interval, and at once when an observed process exits.
@@ -137,7 +138,7 @@ impl Probe {
     /// # Errors
     ///
     /// When the kernel's maps cannot be read; the next scrape tries again, and nothing is lost.
-    pub fn scrape(&self, buckets: ClassicBuckets) -> Result<String, CollectError> {
+    pub fn scrape(&self, format: Format, buckets: ClassicBuckets) -> Result<Vec<u8>, CollectError> {
         let mut inner = self.lock();
         let begin = Instant::now();
         let sums = inner.collect(begin)?;
@@ -150,7 +151,8 @@ impl Probe {
             series: SeriesCounts::from(&inner.room),
             sweep_age: begin.saturating_duration_since(self.sweeps().last),
         };
-        let page = encode(&Scrape { sums: sums.as_ref(), state: &state, own: &own }, buckets);
+        let scrape = Scrape { sums: sums.as_ref(), state: &state, own: &own, clock: &self.clock };
+        let page = encode(&scrape, format, buckets);
         inner.scrapes += 1;
         inner.previous_scrape = Some(PreviousScrape { duration: begin.elapsed(), bytes: page.len() });
         Ok(page)
@@ -249,7 +251,8 @@ mod tests {
         let probe = Probe::new(Err("no kernel here".to_owned()), Room::default());
         probe.swept();
         probe.sweeps().last -= Duration::from_secs(100);
-        let page = probe.scrape(ClassicBuckets::default()).expect("no map is read");
+        let page = probe.scrape(Format::Text, ClassicBuckets::default()).expect("no map is read");
+        let page = String::from_utf8(page).expect("text");
         let age =
             page.lines().find_map(|line| line.strip_prefix("streamhouse_probe_last_sweep_age_seconds "));
         let age: f64 = age.expect("served").parse().expect("a number");

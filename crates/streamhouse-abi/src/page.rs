@@ -100,7 +100,7 @@ impl LabelSet {
     pub const NONE: u32 = u32::MAX;
 }
 
-/// The first cell of a string: UTF-8, not NUL-terminated, at most 255 bytes.
+/// The first cell of a string: UTF-8 without a NUL, at most 255 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct StringHead {

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
+use std::time::Duration;
 
+use streamhouse_abi::bucket;
 use streamhouse_metrics::{Kind, Label, Metric};
 
+use super::ClassicBuckets;
 use crate::collect::Buckets;
 
 /// The values that labels may take; each metric takes those it has.
@@ -37,44 +40,26 @@ pub(crate) struct LabelValues<'a> {
 }
 
 impl LabelValues<'_> {
-    /// The labels of a metric as the format writes them between its braces.
-    fn render(&self, labels: &[Label]) -> String {
-        let mut text = String::new();
-        for label in labels {
-            if !text.is_empty() {
-                text.push(',');
-            }
-            text.push_str(label.name());
-            text.push_str("=\"");
+    fn of(&self, metric: &Metric) -> SeriesLabels {
+        let mut values = String::new();
+        for label in metric.labels {
             match label {
-                Label::Role => push_escaped(&mut text, self.role),
-                Label::InstanceId => push_escaped(&mut text, self.instance_id),
-                Label::Group => push_escaped(&mut text, self.group),
-                Label::Topic => push_escaped(&mut text, self.topic),
-                Label::Partition => push_number(&mut text, self.partition),
-                Label::Operation => push_escaped(&mut text, self.operation),
-                Label::Method => push_escaped(&mut text, self.method),
-                Label::Status => push_escaped(&mut text, self.status),
-                Label::Reason => push_escaped(&mut text, self.reason),
-                Label::State => push_escaped(&mut text, self.state),
-                Label::Map => push_escaped(&mut text, self.map),
-                Label::Version => push_escaped(&mut text, self.version),
+                Label::Role => values.push_str(self.role),
+                Label::InstanceId => values.push_str(self.instance_id),
+                Label::Group => values.push_str(self.group),
+                Label::Topic => values.push_str(self.topic),
+                Label::Partition => push_number(&mut values, self.partition),
+                Label::Operation => values.push_str(self.operation),
+                Label::Method => values.push_str(self.method),
+                Label::Status => values.push_str(self.status),
+                Label::Reason => values.push_str(self.reason),
+                Label::State => values.push_str(self.state),
+                Label::Map => values.push_str(self.map),
+                Label::Version => values.push_str(self.version),
             }
-            text.push('"');
+            values.push(END);
         }
-        text
-    }
-}
-
-/// A label value may hold any character; three of them are written in another way.
-fn push_escaped(text: &mut String, value: &str) {
-    for character in value.chars() {
-        match character {
-            '\\' => text.push_str("\\\\"),
-            '"' => text.push_str("\\\""),
-            '\n' => text.push_str("\\n"),
-            other => text.push(other),
-        }
+        SeriesLabels(values)
     }
 }
 
@@ -84,11 +69,34 @@ fn push_number(text: &mut String, number: Option<u32>) {
     }
 }
 
-/// A counter's or gauge's number. Whole ones stay whole: a double has no room for every u64.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Number {
+/// Ends each value: no label has one inside, because the strings they come from end at it.
+const END: char = '\0';
+
+/// The values of a metric's labels, in their order.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct SeriesLabels(String);
+
+impl SeriesLabels {
+    fn iter<'l>(&'l self, metric: &'static Metric) -> impl Iterator<Item = (&'static str, &'l str)> {
+        metric.labels.iter().map(|label| label.name()).zip(self.0.split(END))
+    }
+}
+
+/// One series, or all those of a histogram.
+#[derive(Debug)]
+pub(super) struct Sample {
+    pub(super) value: Value,
+    /// Since when it counts, from 1970; `None` where that is not known.
+    pub(super) created: Option<Duration>,
+}
+
+/// What a series holds.
+#[derive(Debug)]
+pub(super) enum Value {
+    /// Whole numbers stay whole: a double has no room for every u64.
     Whole(u64),
     Real(f64),
+    Histogram(Box<Histogram>),
 }
 
 /// A histogram: what its buckets hold and the sum of what was observed, in nanoseconds, records or bytes.
@@ -98,55 +106,98 @@ pub(super) struct Histogram {
     pub(super) sum: u64,
 }
 
+impl Histogram {
+    /// The classic buckets: the index of the last bucket in each, none for that of everything, and what it holds.
+    pub(super) fn cumulative(&self, classic: ClassicBuckets) -> Vec<(Option<usize>, u64)> {
+        let mut cumulative = 0u64;
+        let mut buckets = Vec::with_capacity(classic.count());
+        for (index, count) in self.buckets.iter().enumerate() {
+            cumulative = cumulative.wrapping_add(*count);
+            if index <= bucket::REGULAR && index % classic.step() == 0 {
+                buckets.push((Some(index), cumulative));
+            }
+        }
+        buckets.push((None, cumulative));
+        buckets
+    }
+}
+
 /// All series of one scrape. Series whose labels are equal, because the metric leaves some out, are added.
 #[derive(Debug, Default)]
 pub(crate) struct Families {
-    numbers: HashMap<&'static str, BTreeMap<String, Number>>,
-    histograms: HashMap<&'static str, BTreeMap<String, Box<Histogram>>>,
+    families: HashMap<&'static str, BTreeMap<SeriesLabels, Sample>>,
 }
 
 impl Families {
     /// Adds a whole number to a series of a counter or gauge.
-    pub(crate) fn count(&mut self, metric: &'static Metric, labels: &LabelValues<'_>, value: u64) {
+    pub(crate) fn count(
+        &mut self,
+        metric: &'static Metric,
+        labels: &LabelValues<'_>,
+        value: u64,
+        created: Option<Duration>,
+    ) {
         debug_assert_ne!(metric.kind, Kind::Histogram);
-        let series = self.numbers.entry(metric.name).or_default();
-        let number = series.entry(labels.render(metric.labels)).or_insert(Number::Whole(0));
-        *number = match *number {
-            Number::Whole(sum) => Number::Whole(sum.wrapping_add(value)),
-            Number::Real(sum) => Number::Real(sum + value as f64),
-        };
+        let sample = self.sample(metric, labels, created, || Value::Whole(0));
+        match &mut sample.value {
+            Value::Whole(sum) => *sum = sum.wrapping_add(value),
+            Value::Real(sum) => *sum += value as f64,
+            Value::Histogram(_) => {}
+        }
     }
 
     /// Sets a series of a counter or gauge.
-    pub(crate) fn value(&mut self, metric: &'static Metric, labels: &LabelValues<'_>, value: f64) {
+    pub(crate) fn value(
+        &mut self,
+        metric: &'static Metric,
+        labels: &LabelValues<'_>,
+        value: f64,
+        created: Option<Duration>,
+    ) {
         debug_assert_ne!(metric.kind, Kind::Histogram);
-        let series = self.numbers.entry(metric.name).or_default();
-        series.insert(labels.render(metric.labels), Number::Real(value));
+        self.sample(metric, labels, created, || Value::Real(0.0)).value = Value::Real(value);
     }
 
-    /// Adds to a series of a histogram.
+    /// Adds to a histogram.
     pub(crate) fn histogram(
         &mut self,
         metric: &'static Metric,
         labels: &LabelValues<'_>,
         buckets: &Buckets,
         sum: u64,
+        created: Option<Duration>,
     ) {
         debug_assert_eq!(metric.kind, Kind::Histogram);
-        let series = self.histograms.entry(metric.name).or_default();
-        let empty = || Box::new(Histogram { buckets: [0; _], sum: 0 });
-        let histogram = series.entry(labels.render(metric.labels)).or_insert_with(empty);
+        let empty = || Value::Histogram(Box::new(Histogram { buckets: [0; _], sum: 0 }));
+        let Value::Histogram(histogram) = &mut self.sample(metric, labels, created, empty).value else {
+            return;
+        };
         for (total, more) in histogram.buckets.iter_mut().zip(buckets) {
             *total = total.wrapping_add(*more);
         }
         histogram.sum = histogram.sum.wrapping_add(sum);
     }
 
-    pub(super) fn numbers_of(&self, metric: &Metric) -> Option<&BTreeMap<String, Number>> {
-        self.numbers.get(metric.name)
+    fn sample(
+        &mut self,
+        metric: &'static Metric,
+        labels: &LabelValues<'_>,
+        created: Option<Duration>,
+        empty: impl FnOnce() -> Value,
+    ) -> &mut Sample {
+        let series = self.families.entry(metric.name).or_default();
+        let sample = series.entry(labels.of(metric)).or_insert_with(|| Sample { value: empty(), created });
+        // It counts since the first of those that it adds up.
+        sample.created = sample.created.min(created).or(sample.created).or(created);
+        sample
     }
 
-    pub(super) fn histograms_of(&self, metric: &Metric) -> Option<&BTreeMap<String, Box<Histogram>>> {
-        self.histograms.get(metric.name)
+    /// The series of a metric, in the order of their labels; `None` when there are none.
+    pub(super) fn of<'f>(
+        &'f self,
+        metric: &'static Metric,
+    ) -> Option<impl Iterator<Item = (impl Iterator<Item = (&'static str, &'f str)>, &'f Sample)>> {
+        let series = self.families.get(metric.name)?;
+        Some(series.iter().map(move |(labels, sample)| (labels.iter(metric), sample)))
     }
 }

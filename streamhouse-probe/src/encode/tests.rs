@@ -1,17 +1,18 @@
 //! The page, read back by a parser of our own and by Prometheus' promtool.
 
-use super::text::{bound, real};
+use super::protobuf::{Bucket, MetricFamily, Span, Type};
 use super::*;
 use crate::collect::{Counts, Detail, Labels, MapUse, SeriesKey, SizeCounts, Statuses};
 use crate::own::{PreviousScrape, SeriesCounts, TargetCounts};
 use crate::pages::{PageLabels, ProcessKey, Rejection};
 use crate::sites::Refusal;
+use prost::Message;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use streamhouse_abi::map::Counter;
 use streamhouse_abi::page::Gauge;
 use streamhouse_abi::{Role, Site, bucket};
-use streamhouse_metrics::{Kind, Unit};
+use streamhouse_metrics::Kind;
 
 fn site(site: Site, topic: &str, partition: Option<u32>) -> SiteSum {
     let labels = Labels {
@@ -95,8 +96,17 @@ fn own() -> Own {
     }
 }
 
+fn encoded(sums: Option<&Sums>, format: Format, buckets: ClassicBuckets) -> Vec<u8> {
+    let scrape = Scrape { sums, state: &state(), own: &own(), clock: &WallClock::now() };
+    encode(&scrape, format, buckets)
+}
+
 fn page_of(sites: Vec<SiteSum>, buckets: ClassicBuckets) -> String {
-    encode(&Scrape { sums: Some(&sums(sites)), state: &state(), own: &own() }, buckets)
+    text_of(encoded(Some(&sums(sites)), Format::Text, buckets))
+}
+
+fn text_of(page: Vec<u8>) -> String {
+    String::from_utf8(page).expect("text is UTF-8")
 }
 
 fn full_page() -> String {
@@ -171,7 +181,7 @@ fn the_probe_speaks_of_itself() {
     ] {
         assert_eq!(value(&page, series), expected, "{series}");
     }
-    let without = encode(&Scrape { sums: None, state: &state(), own: &own() }, ClassicBuckets::default());
+    let without = text_of(encoded(None, Format::Text, ClassicBuckets::default()));
     assert!(!without.contains("probe_hits_total") && without.contains("streamhouse_process_up"));
 }
 
@@ -246,44 +256,113 @@ fn failures_without_room_count_in_the_overflow_series() {
     assert_eq!(page.lines().filter(|line| line.starts_with(errors)).count(), 1);
 }
 
-#[test]
-fn bounds_are_those_of_the_thresholds() {
-    for (unit, thresholds, scale) in [
-        (Unit::Seconds, &bucket::DURATION_THRESHOLDS_NS, 1e9),
-        (Unit::Records, &bucket::SIZE_THRESHOLDS, 1.0),
-    ] {
-        for (index, threshold) in thresholds.iter().enumerate().take(bucket::REGULAR + 1) {
-            // The threshold is the largest whole number that the bound takes in.
-            let whole = *threshold as f64;
-            let bound = bound(unit, index) * scale;
-            assert!(whole <= bound * (1.0 + 1e-12) && bound < whole + 1.0, "{index}: {whole} {bound}");
-        }
-    }
-    assert_eq!(bound(Unit::Seconds, 160), 1.0);
-    assert_eq!(bound(Unit::Bytes, 80), 1024.0);
+/// A page of every site in a format.
+fn page_in(format: Format) -> Vec<u8> {
+    let sites = Site::ALL.into_iter().map(|one| site(one, "t", Some(0))).collect();
+    encoded(Some(&sums(sites)), format, ClassicBuckets::default())
 }
 
 #[test]
-fn numbers_are_short_and_read_back() {
-    for (number, text) in [
-        (0.0, "0"),
-        (1.0, "1"),
-        (0.5, "0.5"),
-        (0.0001, "0.0001"),
-        (9.5367431640625e-07, "9.5367431640625e-07"),
-        (1e-10, "1e-10"),
-        (67108864.0, "67108864"),
-        (1e21, "1e+21"),
-        (f64::INFINITY, "+Inf"),
-        (f64::NEG_INFINITY, "-Inf"),
-        (f64::NAN, "NaN"),
+fn openmetrics_names_families_without_their_suffix_and_ends() {
+    let page = text_of(page_in(Format::OpenMetrics));
+    assert!(page.ends_with("\n# EOF\n") && page.matches("# EOF").count() == 1);
+    let who = r#"instance_id="host\\p\"1\"\nx""#;
+    let sent = "streamhouse_producer_bytes_sent";
+    assert!(page.contains(&format!("# TYPE {sent} counter\n")));
+    assert_eq!(value(&page, &format!("{sent}_total{{{who},topic=\"t\",partition=\"0\"}}")), "1000");
+    let write = "streamhouse_agent_write_latency_seconds";
+    assert!(page.contains(&format!("# UNIT {write} seconds\n")));
+    let labels = format!("{who},topic=\"t\"");
+    assert_eq!(value(&page, &format!("{write}_bucket{{{labels},le=\"1.0\"}}")), "3");
+    assert_eq!(value(&page, &format!("{write}_bucket{{{labels},le=\"+Inf\"}}")), "7");
+    for created in [
+        format!("{write}_created{{{labels}}}"),
+        format!("{sent}_created{{{who},topic=\"t\",partition=\"0\"}}"),
     ] {
-        assert_eq!(real(number), text);
+        let since: f64 = value(&page, &created).parse().expect("seconds");
+        assert!(since > 1.6e9, "{since}");
     }
-    for index in 0..=bucket::REGULAR {
-        let bound = bound(Unit::Seconds, index);
-        assert_eq!(real(bound).parse(), Ok(bound));
+    // A gauge has no beginning, and a counter that was there before the probe an unknown one.
+    assert!(!page.contains("lag_seconds_created") && !page.contains("process_up_created"));
+}
+
+#[test]
+fn every_openmetrics_line_has_the_form_of_the_standard() {
+    let page = text_of(page_in(Format::OpenMetrics));
+    let mut family = (String::new(), String::new());
+    for line in page.lines() {
+        if let Some(head) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = head.split_once(' ').expect("a type");
+            family = (name.to_owned(), kind.to_owned());
+            continue;
+        }
+        if line.starts_with('#') {
+            continue;
+        }
+        let name_end = line.find(['{', ' ']).expect("a number");
+        let suffix = line[..name_end].strip_prefix(&family.0);
+        let suffixes: &[&str] = match family.1.as_str() {
+            "counter" => &["_total", "_created"],
+            "gauge" => &[""],
+            _ => &["_bucket", "_sum", "_count", "_created"],
+        };
+        assert!(suffix.is_some_and(|suffix| suffixes.contains(&suffix)), "{line} of {family:?}");
     }
+}
+
+#[test]
+fn protobuf_has_native_and_classic_buckets_of_the_same_numbers() {
+    let page = page_in(Format::Protobuf);
+    let mut rest = page.as_slice();
+    let mut families = BTreeMap::new();
+    while !rest.is_empty() {
+        let family = MetricFamily::decode_length_delimited(&mut rest).expect("a family");
+        families.insert(family.name.clone(), family);
+    }
+    let sent = &families["streamhouse_producer_records_sent_total"];
+    assert_eq!(sent.kind, Type::Counter as i32);
+    let counter = sent.metric[0].counter.as_ref().expect("a counter");
+    assert_eq!(counter.value, 30.0);
+    assert!(counter.created.as_ref().is_some_and(|created| created.seconds > 1_600_000_000));
+    let labels: Vec<_> =
+        sent.metric[0].label.iter().map(|pair| (pair.name.as_str(), pair.value.as_str())).collect();
+    assert_eq!(labels, [("instance_id", "host\\p\"1\"\nx"), ("topic", "t"), ("partition", "0")]);
+    let lag = &families["streamhouse_consumer_lag_seconds"];
+    assert_eq!(lag.metric[0].gauge.as_ref().map(|gauge| gauge.value), Some(1.234));
+
+    let write =
+        families["streamhouse_agent_write_latency_seconds"].metric[0].histogram.as_ref().expect("one");
+    assert_eq!((write.sample_count, write.sample_sum, write.schema), (7, 1.5, 3));
+    assert_eq!((write.zero_threshold, write.zero_count), (2f64.powi(-20), 1));
+    assert_eq!(write.bucket.len(), 54);
+    assert_eq!(write.bucket[53], Bucket { cumulative_count: 7, upper_bound: f64::INFINITY });
+    // One second ends bucket 0 of the schema, and the first bucket past 64 seconds is 8 * 6 + 1.
+    assert_eq!(write.positive_span, [Span { offset: 0, length: 1 }, Span { offset: 48, length: 1 }]);
+    assert_eq!(write.positive_delta, [2, 2]);
+    let sizes =
+        families["streamhouse_producer_batch_size_records"].metric[0].histogram.as_ref().expect("one");
+    // log2(10) * 8 is 26.6.
+    assert_eq!(
+        (sizes.zero_threshold, sizes.positive_span.as_slice()),
+        (1.0, &[Span { offset: 27, length: 1 }][..])
+    );
+}
+
+#[test]
+fn neighbouring_native_buckets_share_a_span() {
+    let mut one = site(Site::Commit, "", None);
+    one.counts.durations = [0; bucket::COUNT];
+    for (index, count) in [(1, 5), (2, 3), (3, 3), (10, 4), (12, 1)] {
+        one.counts.durations[index] = count;
+    }
+    let page = encoded(Some(&sums(vec![one])), Format::Protobuf, ClassicBuckets::default());
+    let mut rest = page.as_slice();
+    let family = std::iter::from_fn(|| MetricFamily::decode_length_delimited(&mut rest).ok())
+        .find(|family| family.name == "streamhouse_agent_commit_duration_seconds");
+    let histogram = family.expect("served").metric[0].histogram.clone().expect("one");
+    let spans: Vec<_> = histogram.positive_span.iter().map(|span| (span.offset, span.length)).collect();
+    assert_eq!(spans, [(-159, 3), (6, 1), (1, 1)]);
+    assert_eq!(histogram.positive_delta, [5, -2, 0, 1, -3]);
 }
 
 #[test]

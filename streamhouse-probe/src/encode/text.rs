@@ -1,117 +1,135 @@
-//! The text format, version 0.0.4.
+//! The text formats: Prometheus' 0.0.4, and OpenMetrics 1.0.
 
 use std::fmt::Write;
 
-use streamhouse_abi::bucket;
-use streamhouse_metrics::{Kind, Metric, Unit, catalog};
+use streamhouse_metrics::{Kind, Metric, catalog};
 
 use super::ClassicBuckets;
-use super::family::{Families, Histogram, Number};
+use super::family::{Families, Histogram, Sample, Value};
+use super::number::{bound, real, real_with_point, sum};
 
 /// Writing to a string fails only when memory does, which aborts.
 const INFALLIBLE: &str = "writing to a string cannot fail";
 
+/// In what the two formats differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// Prometheus' text format, version 0.0.4.
+    Prometheus,
+    /// OpenMetrics, version 1.0: families have no `_total` in their name, bounds a point, counts the time they began, and
+    /// the page an end.
+    OpenMetrics,
+}
+
 /// Every family that has series.
-pub(super) fn write(families: &Families, classic: ClassicBuckets) -> String {
-    let mut page = String::new();
+pub(super) fn write(families: &Families, classic: ClassicBuckets, dialect: Dialect) -> String {
+    let mut page = Page { text: String::new(), dialect, classic };
     for metric in catalog::ALL {
-        if metric.kind == Kind::Histogram {
-            let Some(series) = families.histograms_of(metric) else { continue };
-            write_head(&mut page, metric);
-            for (labels, histogram) in series {
-                write_histogram(&mut page, metric, labels, histogram, classic);
-            }
-        } else if let Some(series) = families.numbers_of(metric) {
-            write_head(&mut page, metric);
-            for (labels, number) in series {
-                write_name(&mut page, metric.name, "", labels, None);
-                match number {
-                    Number::Whole(number) => writeln!(page, "{number}").expect(INFALLIBLE),
-                    Number::Real(number) => writeln!(page, "{}", real(*number)).expect(INFALLIBLE),
-                }
-            }
+        let Some(series) = families.of(metric) else { continue };
+        page.head(metric);
+        for (labels, sample) in series {
+            page.sample(metric, &render(labels), sample);
         }
     }
-    page
-}
-
-fn write_head(page: &mut String, metric: &Metric) {
-    let Metric { name, help, kind, .. } = metric;
-    // The catalog's tests see to it that no help needs escaping.
-    write!(page, "# HELP {name} {help}\n# TYPE {name} {}\n", kind.name()).expect(INFALLIBLE);
-}
-
-/// `name_suffix{labels,le="bound"} `, without braces when they would be empty.
-fn write_name(page: &mut String, name: &str, suffix: &str, labels: &str, bound: Option<&str>) {
-    page.push_str(name);
-    page.push_str(suffix);
-    match (labels, bound) {
-        ("", None) => {}
-        (labels, None) => write!(page, "{{{labels}}}").expect(INFALLIBLE),
-        ("", Some(bound)) => write!(page, "{{le=\"{bound}\"}}").expect(INFALLIBLE),
-        (labels, Some(bound)) => write!(page, "{{{labels},le=\"{bound}\"}}").expect(INFALLIBLE),
+    if dialect == Dialect::OpenMetrics {
+        page.text.push_str("# EOF\n");
     }
-    page.push(' ');
+    page.text
 }
 
-fn write_histogram(
-    page: &mut String,
-    metric: &Metric,
-    labels: &str,
-    histogram: &Histogram,
+/// `name="value"`, separated by commas. A value may hold any character; three of them are written in another way.
+fn render<'l>(labels: impl Iterator<Item = (&'static str, &'l str)>) -> String {
+    let mut text = String::new();
+    for (name, value) in labels {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        text.push_str(name);
+        text.push_str("=\"");
+        for character in value.chars() {
+            match character {
+                '\\' => text.push_str("\\\\"),
+                '"' => text.push_str("\\\""),
+                '\n' => text.push_str("\\n"),
+                other => text.push(other),
+            }
+        }
+        text.push('"');
+    }
+    text
+}
+
+/// A page being written.
+struct Page {
+    text: String,
+    dialect: Dialect,
     classic: ClassicBuckets,
-) {
-    let mut cumulative = 0u64;
-    for (index, count) in histogram.buckets.iter().enumerate() {
-        cumulative = cumulative.wrapping_add(*count);
-        if index <= bucket::REGULAR && index % classic.step() == 0 {
-            let bound = real(bound(metric.unit, index));
-            write_name(page, metric.name, "_bucket", labels, Some(&bound));
-            writeln!(page, "{cumulative}").expect(INFALLIBLE);
-        }
-    }
-    write_name(page, metric.name, "_bucket", labels, Some("+Inf"));
-    writeln!(page, "{cumulative}").expect(INFALLIBLE);
-    write_name(page, metric.name, "_sum", labels, None);
-    match metric.unit {
-        Unit::Seconds => writeln!(page, "{}", real(histogram.sum as f64 / 1e9)).expect(INFALLIBLE),
-        _ => writeln!(page, "{}", histogram.sum).expect(INFALLIBLE),
-    }
-    // The count is the sum of the buckets by construction: it is never stored beside them.
-    write_name(page, metric.name, "_count", labels, None);
-    writeln!(page, "{cumulative}").expect(INFALLIBLE);
 }
 
-/// The upper bound of a bucket, in the metric's unit.
-pub(super) fn bound(unit: Unit, index: usize) -> f64 {
-    let exponent_min = match unit {
-        Unit::Seconds => bucket::DURATION_EXPONENT_MIN,
-        Unit::Bytes | Unit::Count | Unit::Offset | Unit::Records => bucket::SIZE_EXPONENT_MIN,
-    };
-    // Powers of two come out exact, so that bounds of all resolutions are the same numbers.
-    let octave = exponent_min + (index / 8) as i32;
-    2f64.powi(octave) * 2f64.powf((index % 8) as f64 / 8.0)
-}
-
-/// The shortest decimal that reads back as the same double, as Go writes it: an exponent where it is below -4 or
-/// above 20.
-pub(super) fn real(number: f64) -> String {
-    let magnitude = number.abs();
-    if !number.is_finite() {
-        return if number.is_nan() {
-            "NaN"
-        } else if number > 0.0 {
-            "+Inf"
-        } else {
-            "-Inf"
+impl Page {
+    fn head(&mut self, metric: &Metric) {
+        let Metric { name, help, kind, .. } = metric;
+        let family = self.family(metric);
+        // The catalog's tests see to it that no help needs escaping.
+        write!(self.text, "# HELP {family} {help}\n# TYPE {family} {}\n", kind.name()).expect(INFALLIBLE);
+        let unit = metric.unit.name();
+        let has_unit = family.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_'));
+        if self.dialect == Dialect::OpenMetrics && has_unit {
+            writeln!(self.text, "# UNIT {family} {unit}").expect(INFALLIBLE);
         }
-        .to_owned();
+        debug_assert!(name.starts_with(family));
     }
-    if magnitude != 0.0 && !(1e-4..1e21).contains(&magnitude) {
-        let scientific = format!("{number:e}");
-        let (digits, exponent) = scientific.split_once('e').expect("the format has an exponent");
-        let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |below| ('-', below));
-        return format!("{digits}e{sign}{exponent:0>2}");
+
+    /// The name of a family, which the names of its series begin with.
+    fn family(&self, metric: &Metric) -> &'static str {
+        match (self.dialect, metric.kind) {
+            (Dialect::OpenMetrics, Kind::Counter) => metric.name.trim_end_matches("_total"),
+            _ => metric.name,
+        }
     }
-    format!("{number}")
+
+    fn sample(&mut self, metric: &Metric, labels: &str, sample: &Sample) {
+        match &sample.value {
+            Value::Histogram(histogram) => self.histogram(metric, labels, histogram),
+            Value::Whole(number) => self.line(metric.name, "", labels, number),
+            Value::Real(number) => self.line(metric.name, "", labels, &real(*number)),
+        }
+        if self.dialect == Dialect::OpenMetrics
+            && metric.kind != Kind::Gauge
+            && let Some(created) = sample.created
+        {
+            let created = format!("{}.{:03}", created.as_secs(), created.subsec_millis());
+            self.line(self.family(metric), "_created", labels, &created);
+        }
+    }
+
+    fn histogram(&mut self, metric: &Metric, labels: &str, histogram: &Histogram) {
+        let mut count = 0;
+        for (index, cumulative) in histogram.cumulative(self.classic) {
+            let bound = index.map_or(f64::INFINITY, |index| bound(metric.unit, index));
+            let bound = match self.dialect {
+                Dialect::Prometheus => real(bound),
+                Dialect::OpenMetrics => real_with_point(bound),
+            };
+            let separator = if labels.is_empty() { "" } else { "," };
+            let labels = format!("{labels}{separator}le=\"{bound}\"");
+            self.line(metric.name, "_bucket", &labels, &cumulative);
+            count = cumulative;
+        }
+        self.line(metric.name, "_sum", labels, &real(sum(metric.unit, histogram.sum)));
+        // The count is the sum of the buckets by construction: it is never stored beside them.
+        self.line(metric.name, "_count", labels, &count);
+    }
+
+    /// `name{labels} number`, without braces when they would be empty.
+    fn line(&mut self, name: &str, suffix: &str, labels: &str, number: &dyn std::fmt::Display) {
+        self.text.push_str(name);
+        self.text.push_str(suffix);
+        if !labels.is_empty() {
+            self.text.push('{');
+            self.text.push_str(labels);
+            self.text.push('}');
+        }
+        writeln!(self.text, " {number}").expect(INFALLIBLE);
+    }
 }

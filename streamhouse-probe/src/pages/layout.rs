@@ -261,7 +261,9 @@ impl<'a> Cells<'a> {
             return None;
         }
         let start = index as usize * CELL + offset_of!(StringHead, bytes);
-        std::str::from_utf8(self.arena.get(start..)?.get(..len as usize)?).ok()
+        let text = std::str::from_utf8(self.arena.get(start..)?.get(..len as usize)?).ok()?;
+        // What separates labels is in none.
+        (!text.contains('\0')).then_some(text)
     }
 }
 

@@ -1,0 +1,211 @@
+//! The protobuf format: native histograms, and classic ones in the same messages.
+//!
+//! The messages are those of Prometheus' `io/prometheus/client/metrics.proto`, with the fields that are written here.
+
+use std::time::Duration;
+
+use prost::Message;
+use streamhouse_abi::bucket;
+use streamhouse_metrics::{Kind, Metric as Catalogued, catalog};
+
+use super::ClassicBuckets;
+use super::family::{Families, Histogram as Counted, Sample, Value};
+use super::number::{bound, exponent_min, sum};
+
+/// One family: the messages stand one behind the other, each after its length.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct MetricFamily {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(string, tag = "2")]
+    pub(super) help: String,
+    #[prost(enumeration = "Type", tag = "3")]
+    pub(super) kind: i32,
+    #[prost(message, repeated, tag = "4")]
+    pub(super) metric: Vec<Metric>,
+}
+
+/// The types of families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub(super) enum Type {
+    Counter = 0,
+    Gauge = 1,
+    Histogram = 4,
+}
+
+/// One series, or all those of a histogram.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Metric {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) label: Vec<LabelPair>,
+    #[prost(message, optional, tag = "2")]
+    pub(super) gauge: Option<Gauge>,
+    #[prost(message, optional, tag = "3")]
+    pub(super) counter: Option<Counter>,
+    #[prost(message, optional, tag = "7")]
+    pub(super) histogram: Option<Histogram>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct LabelPair {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(string, tag = "2")]
+    pub(super) value: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Gauge {
+    #[prost(double, tag = "1")]
+    pub(super) value: f64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Counter {
+    #[prost(double, tag = "1")]
+    pub(super) value: f64,
+    #[prost(message, optional, tag = "3")]
+    pub(super) created: Option<Timestamp>,
+}
+
+/// `google.protobuf.Timestamp`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Timestamp {
+    #[prost(int64, tag = "1")]
+    pub(super) seconds: i64,
+    #[prost(int32, tag = "2")]
+    pub(super) nanos: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Histogram {
+    #[prost(uint64, tag = "1")]
+    pub(super) sample_count: u64,
+    #[prost(double, tag = "2")]
+    pub(super) sample_sum: f64,
+    #[prost(message, repeated, tag = "3")]
+    pub(super) bucket: Vec<Bucket>,
+    #[prost(sint32, tag = "5")]
+    pub(super) schema: i32,
+    #[prost(double, tag = "6")]
+    pub(super) zero_threshold: f64,
+    #[prost(uint64, tag = "7")]
+    pub(super) zero_count: u64,
+    #[prost(message, repeated, tag = "12")]
+    pub(super) positive_span: Vec<Span>,
+    #[prost(sint64, repeated, tag = "13")]
+    pub(super) positive_delta: Vec<i64>,
+    #[prost(message, optional, tag = "15")]
+    pub(super) created: Option<Timestamp>,
+}
+
+/// A classic bucket.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Bucket {
+    #[prost(uint64, tag = "1")]
+    pub(super) cumulative_count: u64,
+    #[prost(double, tag = "2")]
+    pub(super) upper_bound: f64,
+}
+
+/// Native buckets that stand one behind the other.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Span {
+    /// Of the first span the index of its first bucket, of others the buckets left out since the one before.
+    #[prost(sint32, tag = "1")]
+    pub(super) offset: i32,
+    #[prost(uint32, tag = "2")]
+    pub(super) length: u32,
+}
+
+/// Every family that has series.
+pub(super) fn write(families: &Families, classic: ClassicBuckets) -> Vec<u8> {
+    let mut page = Vec::new();
+    for metric in catalog::ALL {
+        let Some(series) = families.of(metric) else { continue };
+        let family = MetricFamily {
+            name: metric.name.to_owned(),
+            help: metric.help.to_owned(),
+            kind: match metric.kind {
+                Kind::Counter => Type::Counter,
+                Kind::Gauge => Type::Gauge,
+                Kind::Histogram => Type::Histogram,
+            } as i32,
+            metric: series.map(|(labels, sample)| message(metric, labels, sample, classic)).collect(),
+        };
+        family.encode_length_delimited(&mut page).expect("a vector has room");
+    }
+    page
+}
+
+fn message<'l>(
+    metric: &Catalogued,
+    labels: impl Iterator<Item = (&'static str, &'l str)>,
+    sample: &Sample,
+    classic: ClassicBuckets,
+) -> Metric {
+    let label = labels.map(|(name, value)| LabelPair { name: name.to_owned(), value: value.to_owned() });
+    let mut message = Metric { label: label.collect(), ..Metric::default() };
+    let created = sample.created.map(timestamp);
+    let value = match &sample.value {
+        Value::Histogram(counted) => {
+            message.histogram = Some(histogram(metric, counted, created, classic));
+            return message;
+        }
+        Value::Whole(number) => *number as f64,
+        Value::Real(number) => *number,
+    };
+    match metric.kind {
+        Kind::Counter => message.counter = Some(Counter { value, created }),
+        Kind::Gauge | Kind::Histogram => message.gauge = Some(Gauge { value }),
+    }
+    message
+}
+
+fn timestamp(unix: Duration) -> Timestamp {
+    Timestamp { seconds: unix.as_secs() as i64, nanos: unix.subsec_nanos() as i32 }
+}
+
+fn histogram(
+    metric: &Catalogued,
+    counted: &Counted,
+    created: Option<Timestamp>,
+    classic: ClassicBuckets,
+) -> Histogram {
+    let cumulative = counted.cumulative(classic);
+    let bucket = cumulative.iter().map(|&(index, cumulative_count)| Bucket {
+        cumulative_count,
+        upper_bound: index.map_or(f64::INFINITY, |index| bound(metric.unit, index)),
+    });
+    let (positive_span, positive_delta) = native(counted, exponent_min(metric.unit));
+    Histogram {
+        // The count is the sum of the buckets by construction: it is never stored beside them.
+        sample_count: cumulative.last().map_or(0, |(_, count)| *count),
+        sample_sum: sum(metric.unit, counted.sum),
+        bucket: bucket.collect(),
+        schema: bucket::SCHEMA.into(),
+        zero_threshold: bound(metric.unit, 0),
+        zero_count: counted.buckets[0],
+        positive_span,
+        positive_delta,
+        created,
+    }
+}
+
+/// The native buckets that hold something. Bucket `i` of Prometheus' schema 3 ends at `2^(i/8)`.
+fn native(counted: &Counted, exponent_min: i32) -> (Vec<Span>, Vec<i64>) {
+    let (mut spans, mut deltas) = (Vec::<Span>::new(), Vec::new());
+    let (mut next, mut before) = (0, 0);
+    for (index, &count) in counted.buckets.iter().enumerate().skip(1).filter(|(_, count)| **count > 0) {
+        let index = 8 * exponent_min + index as i32;
+        match spans.last_mut() {
+            Some(span) if index == next => span.length += 1,
+            Some(_) => spans.push(Span { offset: index - next, length: 1 }),
+            None => spans.push(Span { offset: index, length: 1 }),
+        }
+        deltas.push(count.wrapping_sub(before) as i64);
+        (next, before) = (index + 1, count);
+    }
+    (spans, deltas)
+}
