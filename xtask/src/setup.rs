@@ -4,6 +4,7 @@ use crate::build_ebpf::{Toolchain, linker, linker_root};
 use crate::shell::{self, cargo, command, find_in_path, in_path, succeeds};
 use anyhow::{Context, Result, bail};
 use rustix::process::geteuid;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use streamhouse_tests::Postgres;
@@ -51,7 +52,7 @@ pub(crate) fn run() -> Result<()> {
         install_linker()?;
     }
     if promtool().is_none() {
-        fetch_promtool()?;
+        fetch_prometheus()?;
     }
     if !Postgres::is_installed() {
         install_postgres()?;
@@ -62,8 +63,15 @@ pub(crate) fn run() -> Result<()> {
 
 /// Prometheus' checker of metric pages: in PATH, or where setup put it.
 pub(crate) fn promtool() -> Option<PathBuf> {
-    let fetched = promtool_root().ok()?.join("usr/bin/promtool");
+    let fetched = prometheus_root().ok()?.join("usr/bin/promtool");
     find_in_path("promtool").or_else(|| fetched.is_file().then_some(fetched))
+}
+
+/// PATH with the programs of Prometheus at its end, where setup put them.
+pub(crate) fn path() -> Result<OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all = std::env::split_paths(&path).chain([prometheus_root()?.join("usr/bin")]);
+    Ok(std::env::join_paths(all)?)
 }
 
 fn is_installed(package: &str) -> bool {
@@ -133,13 +141,13 @@ fn install_linker() -> Result<()> {
         .context("bpf-linker did not build; a released binary of it in PATH serves as well")
 }
 
-fn promtool_root() -> Result<PathBuf> {
+fn prometheus_root() -> Result<PathBuf> {
     Ok(linker_root()?.parent().context("the cache has no parent")?.join("prometheus"))
 }
 
 /// Unpacks Debian's Prometheus beside our other tools. Installing the package would start a server.
-fn fetch_promtool() -> Result<()> {
-    let root = promtool_root()?;
+fn fetch_prometheus() -> Result<()> {
+    let root = prometheus_root()?;
     if !in_path("apt-get") {
         bail!("promtool is not in PATH; install Prometheus");
     }

@@ -33,6 +33,7 @@ pub(crate) fn run() -> Result<()> {
     let postgres = Postgres::scratch(Durability::Process)?;
     shell::run(
         cargo(&["test", "--locked", "--workspace", "--no-fail-fast"])
+            .env("PATH", setup::path()?)
             .env("STREAMHOUSE_BIN_DIR", release_dir())
             .env(TEST_POSTGRES_URL, postgres.url("postgres")),
     )?;
