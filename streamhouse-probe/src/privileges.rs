@@ -1,7 +1,11 @@
 //! What the probe is allowed to do: it keeps what it needs and drops the rest before it looks at anything.
 
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+};
 
 /// Every capability the probe needs, what for, and its bit.
 pub const NEEDED: [(&str, &str, CapabilitySet); 4] = [
@@ -31,6 +35,13 @@ pub fn drop_unneeded() -> std::io::Result<()> {
     let needed = NEEDED.iter().fold(CapabilitySet::empty(), |all, (_, _, one)| all | *one);
     let own = capabilities(None)?;
     set_no_new_privs(true)?;
+    clear_ambient_capability_set()?;
+    if own.effective.contains(CapabilitySet::SETPCAP) {
+        // What is left here could only be had again by executing a file that gives it, which is refused by now anyway.
+        for unneeded in CapabilitySet::all() & !needed {
+            remove_capability_from_bounding_set(unneeded).or_else(ignore_unknown)?;
+        }
+    }
     set_capabilities(
         None,
         CapabilitySets {
@@ -40,6 +51,11 @@ pub fn drop_unneeded() -> std::io::Result<()> {
         },
     )?;
     Ok(())
+}
+
+/// An older kernel knows fewer capabilities.
+fn ignore_unknown(error: Errno) -> Result<(), Errno> {
+    if error == Errno::INVAL { Ok(()) } else { Err(error) }
 }
 
 /// Raises the number of files that may be open to the most that is allowed: each observed process takes two.

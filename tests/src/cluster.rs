@@ -202,8 +202,16 @@ impl Cluster {
     ///
     /// When it does not come up; the message ends with its log.
     pub fn start_probe(&self, arguments: &[&str]) -> Result<Probe> {
+        self.start_probe_with(Command::new(self.binaries.probe()), arguments)
+    }
+
+    /// The same with a command that begins otherwise than with the path of the probe, as in another account.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Cluster::start_probe`].
+    pub fn start_probe_with(&self, mut command: Command, arguments: &[&str]) -> Result<Probe> {
         let http = self.ports.choose(9465)?;
-        let mut command = Command::new(self.binaries.probe());
         command.args(["run", "--web.listen-address", &http.to_string()]).args(arguments).stdin(Stdio::null());
         let process = self.start_logged("probe", &mut command)?;
         let mut probe = Probe { process, http };

@@ -11,6 +11,7 @@ mod crash;
 mod elsewhere;
 mod exact;
 mod fleet;
+mod least_privilege;
 mod long_runs;
 mod notes;
 mod trace;
@@ -46,6 +47,8 @@ const TESTS: &[(&str, Needs, Test)] = &[
     ("fleet::hand_over_on_sigterm", Needs::Nothing, fleet::hand_over_on_sigterm),
     ("fleet::postgres_restarts", Needs::Nothing, fleet::postgres_restarts),
     ("fleet::takeover_after_a_kill", Needs::Nothing, fleet::takeover_after_a_kill),
+    ("least_privilege::four_capabilities", Needs::Bpf, least_privilege::four_capabilities),
+    ("least_privilege::root_is_given_up", Needs::Bpf, least_privilege::root_is_given_up),
     ("long_runs::polling", Needs::Nothing, long_runs::polling_for_more_than_a_minute),
     ("trace::attached_before_and_after", Needs::Bpf, trace::attached_before_and_after),
     ("trace::killed_probe_leaves_nothing", Needs::Bpf, trace::killed_probe_leaves_nothing),
