@@ -1,26 +1,30 @@
 //! `/metrics`, `/targets`, `/health`, `/ready`.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use axum::response::{Html, IntoResponse, Json, Response};
 use axum::routing::get;
 use axum::{Router, extract};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
 use crate::encode::{ClassicBuckets, Format};
 use crate::probe::Probe;
+use crate::web::Web;
 
 const INDEX: &str = "<!doctype html><title>StreamHouse probe</title><h1>StreamHouse probe</h1><ul>\
     <li><a href=\"/metrics\">/metrics</a>: what the observed processes do\
@@ -31,6 +35,8 @@ const INDEX: &str = "<!doctype html><title>StreamHouse probe</title><h1>StreamHo
 const CONNECTIONS_MAX: usize = 64;
 /// A request's head has to arrive within this.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest head of a request; hyper lets it have 100 headers.
+const HEAD_BYTES_MAX: usize = 16 << 10;
 /// A connection is cut off after this: whoever reads a page a byte at a time does not keep its place for good. Longer
 /// than any scrape is waited for.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(30);
@@ -67,7 +73,7 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
 ///
 /// When every place is taken, the connection that has waited longest without a request loses its own: whoever opens
 /// connections and says nothing keeps nobody out.
-pub async fn serve(listener: TcpListener, probe: Arc<Probe>, buckets: ClassicBuckets) -> ! {
+pub async fn serve(listener: TcpListener, probe: Arc<Probe>, web: Arc<Web>, buckets: ClassicBuckets) -> ! {
     let router = router(probe, buckets);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut open: VecDeque<Connection> = VecDeque::new();
@@ -82,7 +88,7 @@ pub async fn serve(listener: TcpListener, probe: Arc<Probe>, buckets: ClassicBuc
                     connection.task.abort();
                 }
                 let place = places.clone().acquire_owned().await.expect("nobody closes it");
-                open.push_back(Connection::start(stream, router.clone(), place));
+                open.push_back(Connection::start(stream, web.clone(), router.clone(), place));
             }
             Err(error) => {
                 tracing::warn!("cannot accept a connection: {error}");
@@ -99,9 +105,9 @@ struct Connection {
 }
 
 impl Connection {
-    fn start(stream: TcpStream, router: Router, place: OwnedSemaphorePermit) -> Connection {
+    fn start(stream: TcpStream, web: Arc<Web>, router: Router, place: OwnedSemaphorePermit) -> Connection {
         let has_head = Arc::new(AtomicBool::new(false));
-        let answer = answer(stream, router, has_head.clone());
+        let answer = answer(stream, web, router, has_head.clone());
         let task = tokio::spawn(async move {
             answer.await;
             drop(place);
@@ -114,21 +120,60 @@ impl Connection {
     }
 }
 
-/// Serves one connection to its end.
-async fn answer(stream: TcpStream, router: Router, has_head: Arc<AtomicBool>) {
+/// Serves one connection to its end, encrypted when that is configured.
+async fn answer(stream: TcpStream, web: Arc<Web>, router: Router, has_head: Arc<AtomicBool>) {
+    let served = async {
+        match web.current().tls.clone() {
+            None => serve_connection(stream, web, router, has_head).await,
+            Some(tls) => match tokio::time::timeout(HEAD_TIMEOUT, tls.0.accept(stream)).await {
+                Ok(Ok(stream)) => serve_connection(stream, web, router, has_head).await,
+                Ok(Err(error)) => tracing::debug!("a connection was not encrypted: {error}"),
+                Err(_) => tracing::debug!("a connection was not encrypted within {HEAD_TIMEOUT:?}"),
+            },
+        }
+    };
+    if tokio::time::timeout(CONNECTION_LIFETIME, served).await.is_err() {
+        tracing::debug!("a connection has taken more than {CONNECTION_LIFETIME:?}");
+    }
+}
+
+/// Serves what is read and written as plain text.
+async fn serve_connection<S>(stream: S, web: Arc<Web>, router: Router, has_head: Arc<AtomicBool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let router = TowerToHyperService::new(router);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (web, router) = (web.clone(), router.clone());
         has_head.store(true, Ordering::Relaxed);
-        router.call(request)
+        async move {
+            let response = if web.lets_in(request.headers().get(header::AUTHORIZATION)).await {
+                router.call(request).await?
+            } else {
+                unauthorized()
+            };
+            Ok::<_, Infallible>(with_headers(response, &web.current().config.headers))
+        }
     });
     let mut settings = http1::Builder::new();
-    settings.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).keep_alive(false);
-    let connection = settings.serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(CONNECTION_LIFETIME, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!("a connection has failed: {error}"),
-        Err(_) => tracing::debug!("a connection has taken more than {CONNECTION_LIFETIME:?}"),
+    settings
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .keep_alive(false)
+        .max_buf_size(HEAD_BYTES_MAX);
+    if let Err(error) = settings.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!("a connection has failed: {error}");
     }
+}
+
+fn unauthorized() -> Response {
+    let ask = [(header::WWW_AUTHENTICATE, "Basic realm=\"streamhouse-probe\", charset=\"UTF-8\"")];
+    (StatusCode::UNAUTHORIZED, ask, "this needs a name and a password\n").into_response()
+}
+
+fn with_headers(mut response: Response, headers: &[(HeaderName, HeaderValue)]) -> Response {
+    response.headers_mut().extend(headers.iter().cloned());
+    response
 }
 
 fn router(probe: Arc<Probe>, buckets: ClassicBuckets) -> Router {
@@ -187,7 +232,7 @@ mod tests {
         let listener = listen("127.0.0.1:0".parse().expect("an address")).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let probe = Arc::new(Probe::new(Err("no kernel here".to_owned()), Room::default()));
-        tokio::spawn(serve(listener, probe.clone(), ClassicBuckets::default()));
+        tokio::spawn(serve(listener, probe.clone(), Arc::new(Web::open()), ClassicBuckets::default()));
         (address, probe)
     }
 

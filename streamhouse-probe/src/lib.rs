@@ -24,6 +24,7 @@ pub mod own;
 pub mod probe;
 
 pub mod http;
+pub mod web;
 
 pub mod check;
 pub mod privileges;

@@ -14,6 +14,7 @@ use streamhouse_probe::discover::Discovery;
 use streamhouse_probe::encode::ClassicBuckets;
 use streamhouse_probe::probe::Probe;
 use streamhouse_probe::room::{Room, SERIES_MAX, SERIES_MIN};
+use streamhouse_probe::web::Web;
 use streamhouse_probe::{check, http, privileges};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -51,6 +52,10 @@ struct Run {
         default_value = "127.0.0.1:9465"
     )]
     listen_address: SocketAddr,
+    /// Who may read what is served, and how it is encrypted: a file in the format of Prometheus' exporters. Read again
+    /// when it changes.
+    #[arg(long = "web.config.file", env = "STREAMHOUSE_PROBE_WEB_CONFIG_FILE", value_name = "PATH")]
+    web_config_file: Option<PathBuf>,
     /// Classic histogram buckets for each doubling: 1, 2, 4 or 8.
     #[arg(
         long,
@@ -129,20 +134,32 @@ impl Run {
     }
 
     async fn serve(self) -> anyhow::Result<()> {
+        let web = Arc::new(self.web_config_file.as_deref().map_or_else(|| Ok(Web::open()), Web::load)?);
         // First, so that a second probe by mistake attaches nothing.
         let listener = http::listen(self.listen_address).await?;
         let room = Room::new(self.series_max as usize, self.classic_buckets_per_octave);
         let probe = Arc::new(Probe::new(load(&self.object), room));
         let mut sweeps = start_sweeps(probe.clone(), self.discover_interval)?;
-        info!("serving http://{}/metrics", listener.local_addr()?);
+        say_where(&web, listener.local_addr()?);
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         tokio::select! {
-            never = http::serve(listener, probe, self.classic_buckets_per_octave) => never,
+            never = http::serve(listener, probe, web.clone(), self.classic_buckets_per_octave) => never,
+            never = web.watch() => match never {},
             _ = &mut sweeps => bail!("the sweeps have ended by a panic; this is a defect of the probe"),
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
         }
+    }
+}
+
+fn say_where(web: &Web, address: SocketAddr) {
+    let scheme = if web.is_encrypted() { "https" } else { "http" };
+    info!("serving {scheme}://{address}/metrics");
+    if !address.ip().is_loopback() && !web.is_guarded() {
+        warn!(
+            "everybody who reaches {address} can read it: set TLS and users in a file and name it with --web.config.file"
+        );
     }
 }
 

@@ -1,0 +1,124 @@
+//! Who is let in, over real connections: TLS, client certificates, names and passwords, and files that change.
+
+mod files;
+mod served;
+
+use std::time::{Duration, Instant};
+
+use files::{Files, USERS};
+use served::{Served, basic};
+
+/// Waits until an answer has a status.
+async fn await_status(status: &str, mut ask: impl AsyncFnMut() -> std::io::Result<String>) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let answer = ask().await;
+        if answer.as_ref().is_ok_and(|answer| answer.starts_with(status)) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{answer:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn users_are_let_in_over_tls_and_nobody_else() {
+    let files = Files::new();
+    files.write_config(&format!("{}{USERS}", files.tls("")));
+    let served = Served::start(&files).await;
+    let client = files.client(None);
+    let ask = async |authorization: Option<String>| served.get(&client, authorization.as_deref()).await;
+    let answer = ask(Some(basic("ann", "secret"))).await.expect("let in");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("streamhouse_probe_scrapes_total"),
+        "{answer}"
+    );
+    for refused in
+        [None, Some(basic("ann", "wrong")), Some(basic("eve", "secret")), Some("Basic !".to_owned())]
+    {
+        let answer = ask(refused.clone()).await.expect("answered");
+        assert!(answer.starts_with("HTTP/1.1 401"), "{refused:?}: {answer}");
+        assert!(
+            answer.to_lowercase().contains("www-authenticate: basic")
+                && !answer.contains("streamhouse_probe_")
+        );
+    }
+    let plain = served.get_plain().await;
+    assert!(!plain.contains("200 OK"), "{plain}");
+}
+
+#[tokio::test]
+async fn each_response_has_the_headers() {
+    let files = Files::new();
+    files.write_config("http_server_config: {headers: {X-Frame-Options: deny}}\n");
+    let served = Served::start(&files).await;
+    let answer = served.get_plain().await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("x-frame-options: deny"), "{answer}");
+}
+
+#[tokio::test]
+async fn clients_show_certificates_where_that_is_required() {
+    let files = Files::new();
+    files.write_config(&files.tls("client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.pem"));
+    let served = Served::start(&files).await;
+    let shown = served.get(&files.client(Some("client")), None).await.expect("let in");
+    assert!(shown.starts_with("HTTP/1.1 200"), "{shown}");
+    let none = served.get(&files.client(None), None).await;
+    assert!(none.as_ref().map_or(true, |answer| answer.is_empty()), "{none:?}");
+    let foreign = served.get(&files.client(Some("foreign")), None).await;
+    assert!(foreign.as_ref().map_or(true, |answer| answer.is_empty()), "{foreign:?}");
+}
+
+#[tokio::test]
+async fn changes_are_in_force_without_a_restart_and_mistakes_are_not() {
+    let files = Files::new();
+    files.write_config(&format!("{}{USERS}", files.tls("")));
+    let served = Served::start(&files).await;
+    let ann = basic("ann", "secret");
+    await_status("HTTP/1.1 200", async || served.get(&files.client(None), Some(&ann)).await).await;
+    files.write_config(&format!("{}basic_auth_users: {{bob: {}}}\n", files.tls(""), files::hash("other")));
+    await_status("HTTP/1.1 401", async || served.get(&files.client(None), Some(&ann)).await).await;
+    let bob = basic("bob", "other");
+    await_status("HTTP/1.1 200", async || served.get(&files.client(None), Some(&bob)).await).await;
+    // A new certificate, of another authority, and then a configuration that cannot be read.
+    files.renew();
+    await_status("HTTP/1.1 200", async || served.get(&files.client(None), Some(&bob)).await).await;
+    files.write_config("tls_server_config: {cert_file: gone.pem, key_file: gone.key}\n");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let answer = served.get(&files.client(None), Some(&bob)).await.expect("the version before is in force");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[test]
+fn what_cannot_be_loaded_is_named() {
+    use streamhouse_probe::web::Web;
+    let files = Files::new();
+    let error = |config: &str| {
+        files.write_config(config);
+        Web::load(&files.config()).expect_err(config).to_string()
+    };
+    for (config, said) in [
+        ("tls_server_config: {cert_file: gone.pem, key_file: server.key}\n".to_owned(), "gone.pem"),
+        ("tls_server_config: {cert_file: server.pem, key_file: gone.key}\n".to_owned(), "gone.key"),
+        (
+            "tls_server_config: {cert_file: server.key, key_file: server.key}\n".to_owned(),
+            "no PEM certificate",
+        ),
+        (
+            "tls_server_config: {cert_file: server.pem, key_file: foreign.key}\n".to_owned(),
+            "certificate and key",
+        ),
+        (files.tls("cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]"), "TLS_RSA_WITH_RC4_128_SHA"),
+        (files.tls("client_auth_type: VerifyClientCertIfGiven, client_ca_file: gone.pem"), "client_ca_file"),
+        ("nonsense: 1\n".to_owned(), "nonsense"),
+    ] {
+        let error = error(&config);
+        assert!(error.contains(said) && error.contains("web.yml"), "{config}: {error}");
+    }
+    let gone = Web::load(&files.config().with_file_name("gone.yml")).expect_err("gone").to_string();
+    assert!(gone.contains("gone.yml") && gone.contains("--web.config.file"), "{gone}");
+    files.write_config(
+        &files.tls("cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256], max_version: TLS12"),
+    );
+    assert!(Web::load(&files.config()).is_ok_and(|web| web.is_encrypted() && !web.is_guarded()));
+}
