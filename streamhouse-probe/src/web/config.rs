@@ -167,8 +167,7 @@ fn reading() -> serde_saphyr::Options {
 }
 
 fn malformed(error: serde_saphyr::Error) -> ConfigError {
-    let (line, column) =
-        error.location().map_or((0, 0), |location| (location.line() as u64, location.column() as u64));
+    let (line, column) = error.location().map_or((0, 0), |location| (location.line(), location.column()));
     let text = error.without_snippet().to_string();
     ConfigError::Malformed { line, column, message: text.lines().next().unwrap_or_default().to_owned() }
 }
@@ -358,6 +357,14 @@ mod tests {
         ] {
             assert_eq!(WebConfig::parse(text.as_bytes()), Ok(WebConfig::default()), "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_documented_one_is_right() {
+        let text = include_bytes!("../../../docs/web-config.yml");
+        let config = WebConfig::parse(text).expect("it is right");
+        assert!(config.tls.is_some_and(|tls| tls.min_version == TlsVersion::Tls13));
+        assert!(config.users["prometheus"].is_of(b"secret"));
     }
 
     #[test]
