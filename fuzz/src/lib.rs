@@ -5,7 +5,10 @@
 //! The targets look at an input twice: as it is, and mended.
 
 mod mend;
+mod probe;
 pub mod seeds;
+
+pub use probe::{http, notes, page, web_config};
 
 use bytes::Bytes;
 use mend::{mend_batch, mend_segment};
@@ -22,8 +25,16 @@ use streamhouse_storage::verify_segment;
 pub type Run = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Run); 4] =
-    [("batch", batch), ("segment", segment), ("produce", produce), ("metadata", metadata)];
+pub const TARGETS: [(&str, Run); 8] = [
+    ("batch", batch),
+    ("segment", segment),
+    ("produce", produce),
+    ("metadata", metadata),
+    ("notes", notes),
+    ("page", page),
+    ("web_config", web_config),
+    ("http", http),
+];
 
 /// A record batch, as a producer sends it or a reader finds it.
 pub fn batch(data: &[u8]) {
@@ -124,6 +135,10 @@ fn read_answers(data: &[u8]) -> Result<(), Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use streamhouse_abi::Site;
+    use streamhouse_abi::page::ARENA_OFFSET;
+    use streamhouse_probe::pages::{parse_head, parse_slots};
+    use streamhouse_probe::web::config::WebConfig;
 
     #[test]
     fn targets_accept_their_seeds() {
@@ -135,6 +150,18 @@ mod tests {
         }
         for (name, bytes) in seeds::of("produce") {
             assert!(!ProduceRequest::decode(&bytes[..]).unwrap().batches.is_empty(), "{name}");
+        }
+        for (name, bytes) in seeds::of("notes") {
+            let found = streamhouse_probe::sites::find(bytes.as_slice()).unwrap();
+            assert!(found.len() == Site::ALL.len() && found.iter().all(|site| site.place.is_ok()), "{name}");
+        }
+        for (name, bytes) in seeds::of("page") {
+            let head = parse_head(&bytes, 1 << 20).unwrap().unwrap();
+            let slots = parse_slots(&bytes[ARENA_OFFSET..], head.used_bytes - ARENA_OFFSET);
+            assert_eq!((slots.values.len(), slots.rejected), (1, 0), "{name}");
+        }
+        for (name, bytes) in seeds::of("web_config") {
+            assert!(WebConfig::parse(&bytes).is_ok(), "{name}");
         }
     }
 

@@ -1,5 +1,7 @@
 //! Valid inputs, for a fuzzer to begin with.
 
+mod probe;
+
 use bytes::Bytes;
 use prost::Message;
 use streamhouse_core::batch::{BatchBuilder, Compression, ProducerStamp};
@@ -20,6 +22,10 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
         "segment" => segment,
         "produce" => produce,
         "metadata" => return metadata(),
+        "notes" => return vec![("sites", probe::executable())],
+        "page" => return vec![("consumer", probe::page())],
+        "web_config" => return probe::web_configs(),
+        "http" => return probe::requests(),
         other => panic!("there is no target {other}"),
     };
     batches().map(|(name, batch)| (name, make(batch))).into()

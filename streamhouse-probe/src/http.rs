@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Json, Response};
 use axum::routing::get;
 use axum::{Router, extract};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -56,6 +57,16 @@ struct Served {
 /// [`BindError`] says what to do.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
     TcpListener::bind(address).await.map_err(|cause| BindError { address, cause })
+}
+
+/// Answers what comes over one connection, whatever it is made of, to its end.
+pub async fn serve_one(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    probe: Arc<Probe>,
+    web: Arc<Web>,
+    buckets: ClassicBuckets,
+) {
+    connections::serve(stream, web, router(probe, buckets), Arc::default()).await;
 }
 
 /// Answers requests, for ever, as far as `web` lets them in.

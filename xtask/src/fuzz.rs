@@ -9,7 +9,7 @@ use clap::Args;
 use std::path::Path;
 
 /// Every target: a function of this name in the fuzz crate.
-const TARGETS: [&str; 4] = ["batch", "segment", "produce", "metadata"];
+const TARGETS: [&str; 8] = ["batch", "segment", "produce", "metadata", "notes", "page", "web_config", "http"];
 /// Coverage of edges, counted in place, and the operands of comparisons, from which libFuzzer learns what is looked for.
 const INSTRUMENTATION: [&str; 6] = [
     "-Cpasses=sancov-module",
@@ -20,7 +20,7 @@ const INSTRUMENTATION: [&str; 6] = [
     "-Ccodegen-units=1",
 ];
 /// Largest input; what is larger only repeats what smaller ones show.
-const INPUT_BYTES_MAX: u32 = 4096;
+const INPUT_BYTES_MAX: u32 = 8192;
 /// Memory of a target: an input that makes one use more is a finding.
 const MEMORY_MIB_MAX: u32 = 512;
 

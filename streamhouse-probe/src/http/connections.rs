@@ -87,9 +87,9 @@ impl Connection {
 async fn answer(stream: TcpStream, web: Arc<Web>, router: Router, let_in: Arc<AtomicBool>) {
     let served = async {
         match web.current().tls.clone() {
-            None => serve_connection(stream, web, router, let_in).await,
+            None => serve(stream, web, router, let_in).await,
             Some(tls) => match tokio::time::timeout(HEAD_TIMEOUT, tls.0.accept(stream)).await {
-                Ok(Ok(stream)) => serve_connection(stream, web, router, let_in).await,
+                Ok(Ok(stream)) => serve(stream, web, router, let_in).await,
                 Ok(Err(error)) => tracing::debug!("a connection was not encrypted: {error}"),
                 Err(_) => tracing::debug!("a connection was not encrypted within {HEAD_TIMEOUT:?}"),
             },
@@ -101,7 +101,7 @@ async fn answer(stream: TcpStream, web: Arc<Web>, router: Router, let_in: Arc<At
 }
 
 /// Serves what is read and written as plain text.
-async fn serve_connection<S>(stream: S, web: Arc<Web>, router: Router, let_in: Arc<AtomicBool>)
+pub(super) async fn serve<S>(stream: S, web: Arc<Web>, router: Router, let_in: Arc<AtomicBool>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
