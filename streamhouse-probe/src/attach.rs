@@ -1,8 +1,10 @@
-//! The kernel program: load it, attach it to the sites of a file. The only unsafe code of the probe.
+//! What is asked of the kernel: to load the program, to attach it to the sites of a file, to tell of mappings. The only
+//! unsafe code of the probe.
 
 mod calibrate;
 mod error;
 mod features;
+mod mappings;
 mod maps;
 mod object;
 mod said;
@@ -10,6 +12,7 @@ mod sys;
 
 pub use error::{AttachError, LoadError, ObjectError};
 pub use features::{Feature, probe_features};
+pub use mappings::{Mapping, Mappings};
 pub use maps::Maps;
 
 use std::borrow::Cow;

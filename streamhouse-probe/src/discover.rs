@@ -1,14 +1,18 @@
-//! The processes that carry our hooks: a sweep of `/proc` at start and at intervals, and exits at once.
+//! The processes that carry our hooks: those that the kernel tells of, a sweep of `/proc` at start and at intervals, and
+//! exits at once.
 //!
-//! A sweep asks of each process only what its executable is called. The mappings of a process are read when it is new
-//! or has called exec, a few times, because libraries are mapped a moment after; of a process that carries our notes
-//! also until it has made its state page; of every process now and then, for libraries and pages that come late. A file
-//! is parsed once.
+//! The kernel tells when a process maps a file to execute it: an exec, or a library whenever it is loaded. A sweep finds
+//! the same later, and what the kernel does not tell: state pages, and everything where it is not heard. A sweep asks of
+//! each process only what its executable is called. The mappings of a process are read when it is new or has called
+//! exec, a few times, because libraries are mapped a moment after; of a process that carries our notes also until it has
+//! made its state page; of every process now and then. A file is parsed once.
 //!
 //! What a process has open or mapped may lie on a file system that answers late or never. Only the files of new
 //! processes, and those newly mapped, are touched at all; everything else is asked of `/proc` alone.
 
 mod binary;
+mod examined;
+mod known;
 mod maps;
 mod process;
 #[cfg(test)]
@@ -19,31 +23,33 @@ pub use binary::{Binary, Problem};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use streamhouse_abi::limits::PROCESSES_MAX;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-use crate::files::{FileId, open_regular};
+use crate::attach::Mappings;
 use crate::pages::{self, PageFile, Rejection, Sought};
 use crate::privileges;
-use crate::sites;
+use examined::Examined;
+use known::{Known, PageState, SETTLING_LOOKS};
 use maps::{Mapped, MappedKind};
-use process::{Exit, Image, Stamp};
+use process::{Exit, Image};
 
-/// Sweeps in which the mappings of a new process are read: with the default interval for its first two seconds.
-const SETTLING_SWEEPS: u32 = 4;
 /// Sweeps from one look at the mappings of a process that is not new to the next, 25 seconds with the default interval:
 /// each sweep looks at one in so many processes.
 const LATE_LOOK_SWEEPS: u32 = 50;
+/// How long new mappings are gathered before anyone looks: a program that starts makes a handful of them.
+const GATHER_MIN: Duration = Duration::from_millis(20);
+/// The same, as a multiple of how long the last look took: whoever maps files without end keeps a processor a fifth busy.
+const GATHER_LOOKS: u32 = 4;
 /// The capabilities without which other users' processes are closed to the probe.
 const LOOKING_IN: [&str; 2] = ["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"];
 /// Most deleted files of one process that are told of.
 const DELETED_TOLD_MAX: usize = 4;
-/// Most files without sites that are remembered; then all are forgotten and parsed again.
-const FILES_MAX: usize = 65_536;
 
 /// What a sweep found out.
 #[derive(Debug)]
@@ -81,90 +87,42 @@ pub enum Change {
 pub struct Discovery {
     proc: PathBuf,
     processes: HashMap<u32, Known>,
-    /// Files without notes of ours.
-    plain: HashMap<FileId, Stamp>,
-    /// Files with, while anyone holds them.
-    binaries: HashMap<FileId, Weak<Binary>>,
+    files: Examined,
+    /// What the kernel tells, where it does.
+    mappings: Option<Mappings>,
+    /// Of some mappings the kernel could not tell: everyone may have made them.
+    missed: bool,
+    gather: Duration,
     told_unreadable: bool,
     sweeps: u32,
     /// Pages taken and not given back.
     pages: usize,
 }
 
-/// What is known of one process.
-#[derive(Debug)]
-struct Known {
-    /// The name of its executable, which needs no look at the file.
-    name: PathBuf,
-    /// `None` until its first inspection.
-    executable: Option<FileId>,
-    /// Another one after an exec of the same file.
-    image: Option<Image>,
-    /// Ends with the process; `None` when it had gone already.
-    exit: Option<Exit>,
-    inspections: u32,
-    /// A digest of its mappings at the last inspection; `None` when that has left something open.
-    mappings: Option<u64>,
-    /// Mapped files that were examined.
-    examined: BTreeSet<FileId>,
-    binaries: Vec<Arc<Binary>>,
-    page: PageState,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PageState {
-    Wanted,
-    Taken,
-    Rejected,
-    /// There were too many others; looked for again later.
-    NoRoom,
-}
-
-impl Known {
-    fn new(name: PathBuf, image: Option<Image>, exit: Option<Exit>) -> Known {
-        Known {
-            name,
-            executable: None,
-            image,
-            exit,
-            inspections: 0,
-            mappings: None,
-            examined: BTreeSet::new(),
-            binaries: Vec::new(),
-            page: PageState::Wanted,
-        }
-    }
-
-    /// Someone was told of this process.
-    fn observed(&self) -> bool {
-        !self.binaries.is_empty() || self.page == PageState::Taken
-    }
-
-    fn wants_inspection(&self) -> bool {
-        self.inspections < SETTLING_SWEEPS || (self.observed() && self.page == PageState::Wanted)
-    }
-
-    /// Of most processes nothing has to be remembered but that they are none of ours.
-    fn forget_details(&mut self) {
-        self.exit = None;
-        self.examined = BTreeSet::new();
-    }
-}
-
 impl Default for Discovery {
     fn default() -> Discovery {
-        Discovery::new(PathBuf::from("/proc"))
+        let mut discovery = Discovery::new(PathBuf::from("/proc"));
+        match Mappings::listen() {
+            Ok(mappings) => discovery.mappings = Some(mappings),
+            Err(error) => info!(
+                "the kernel does not tell of new mappings ({error}): libraries that a running process loads are found \
+                 {LATE_LOOK_SWEEPS} sweeps later"
+            ),
+        }
+        discovery
     }
 }
 
 impl Discovery {
-    /// Discovers from another `/proc`: for tests.
+    /// Discovers from another `/proc`, and hears nothing: for tests.
     fn new(proc: PathBuf) -> Discovery {
         Discovery {
             proc,
             processes: HashMap::new(),
-            plain: HashMap::new(),
-            binaries: HashMap::new(),
+            files: Examined::default(),
+            mappings: None,
+            missed: false,
+            gather: GATHER_MIN,
             told_unreadable: false,
             sweeps: 0,
             pages: 0,
@@ -174,6 +132,7 @@ impl Discovery {
     /// Looks at every process once and says what has changed since the last sweep. Exits come first.
     pub fn sweep(&mut self) -> Vec<Change> {
         self.sweeps = self.sweeps.wrapping_add(1);
+        let everyone = std::mem::take(&mut self.missed);
         let mut present = BTreeMap::new();
         let mut unreadable = 0;
         for pid in process::pids(&self.proc) {
@@ -187,25 +146,59 @@ impl Discovery {
             }
         }
         self.tell_unreadable(unreadable);
-        let mut changes = self.forget_gone(&present);
+        let known: Vec<u32> = self.processes.keys().copied().collect();
+        let gone = known.into_iter().filter_map(|pid| self.forget_gone(pid, present.get(&pid)));
+        let mut changes: Vec<Change> = gone.collect();
         for (pid, name) in present {
-            self.visit(pid, name, &mut changes);
+            let its_turn = pid % LATE_LOOK_SWEEPS == self.sweeps % LATE_LOOK_SWEEPS;
+            self.visit(pid, name, its_turn || everyone, &mut changes);
         }
-        self.binaries.retain(|_, binary| binary.strong_count() > 0);
+        self.files.forget_released();
         changes
     }
 
-    /// The observed processes that have ended since the last sweep; asks of no other one.
+    /// The observed processes that have ended since the last look; asks of no other one.
     pub fn exits(&mut self) -> Vec<Change> {
         let ended = |known: &Known| known.observed() && known.exit.as_ref().is_some_and(Exit::happened);
         let ended: Vec<_> = self.processes.extract_if(|_, known| ended(known)).collect();
         ended.into_iter().filter_map(|(pid, known)| self.part_with(pid, &known)).collect()
     }
 
-    /// Waits until an observed process exits, at most `interval`.
-    pub fn wait(&self, interval: Duration) {
+    /// Looks at the processes of whose new mappings the kernel has told since the last time.
+    pub fn heard(&mut self) -> Vec<Change> {
+        let Some(mappings) = &mut self.mappings else { return Vec::new() };
+        let begin = Instant::now();
+        let mut pids = BTreeSet::new();
+        let complete = mappings.take(|mapping| {
+            // A file that was overwritten since waits for a sweep, which asks again.
+            if maps::has_file(mapping.file, mapping.name) && !self.files.had_none(mapping.file) {
+                pids.insert(mapping.pid);
+            }
+        });
+        self.missed |= !complete;
+        let mut changes = Vec::new();
+        for pid in pids {
+            // Who cannot be looked into, or has gone, is left to the sweeps.
+            if let Ok(name) = process::name_of_executable(&self.directory(pid)) {
+                changes.extend(self.forget_gone(pid, Some(&name)));
+                self.visit(pid, name, true, &mut changes);
+            }
+        }
+        self.gather = GATHER_MIN.max(begin.elapsed() * GATHER_LOOKS);
+        changes
+    }
+
+    /// Waits until an observed process exits or the kernel tells of mappings, at most `timeout`.
+    pub fn wait(&self, timeout: Duration) {
+        let begin = Instant::now();
+        let mappings = self.mappings.iter().flat_map(Mappings::descriptors);
+        process::wait_for_any(self.ends().chain(mappings), timeout);
+        process::wait_for_any(self.ends(), self.gather.min(timeout.saturating_sub(begin.elapsed())));
+    }
+
+    fn ends(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let observed = self.processes.values().filter(|known| known.observed());
-        process::wait_for_any(observed.filter_map(|known| known.exit.as_ref()), interval);
+        observed.filter_map(|known| known.exit.as_ref()).map(Exit::descriptor)
     }
 
     fn directory(&self, pid: u32) -> PathBuf {
@@ -230,23 +223,15 @@ impl Discovery {
         }
     }
 
-    fn forget_gone(&mut self, present: &BTreeMap<u32, PathBuf>) -> Vec<Change> {
-        let gone = self.processes.extract_if(|pid, known| {
-            let Some(name) = present.get(pid) else { return true };
-            if !known.observed() {
-                return *name != known.name;
-            }
-            let directory = self.proc.join(pid.to_string());
-            if known.exit.as_ref().is_none_or(Exit::happened) || known.image != Image::of(&directory) {
-                return true;
-            }
-            // Another program, or the file has another name now.
-            let renamed = *name != known.name;
-            known.name.clone_from(name);
-            renamed && process::executable(&directory).ok() != known.executable
-        });
-        let gone: Vec<_> = gone.collect();
-        gone.into_iter().filter_map(|(pid, known)| self.part_with(pid, &known)).collect()
+    /// Forgets a process when it has gone, or is another one than before.
+    fn forget_gone(&mut self, pid: u32, name: Option<&PathBuf>) -> Option<Change> {
+        let directory = self.directory(pid);
+        let known = self.processes.get_mut(&pid)?;
+        if name.is_some_and(|name| known.is_still(&directory, name)) {
+            return None;
+        }
+        let known = self.processes.remove(&pid)?;
+        self.part_with(pid, &known)
     }
 
     /// A process of which nothing is known from now on; the change that tells of it, when someone was told of it.
@@ -255,10 +240,12 @@ impl Discovery {
         known.observed().then_some(Change::Exited { pid })
     }
 
-    fn visit(&mut self, pid: u32, name: PathBuf, changes: &mut Vec<Change>) {
+    /// Looks at a process that is there; when `due`, also at one that is not new.
+    fn visit(&mut self, pid: u32, name: PathBuf, due: bool, changes: &mut Vec<Change>) {
         // Taken out while it is looked at, so that the caches can be used beside it.
         let mut known = match self.processes.remove(&pid) {
-            Some(known) => self.look_again(pid, known),
+            Some(known) if due => self.look_again(pid, known),
+            Some(known) => known,
             None => self.meet(pid, name),
         };
         if known.wants_inspection() {
@@ -283,10 +270,9 @@ impl Discovery {
         Known::new(name, Image::of(&self.directory(pid)), Exit::watch(pid))
     }
 
-    /// When it is the process's turn and it maps other files than before, it is looked at like a new one.
+    /// A process that maps other files than before is to be looked at like a new one.
     fn look_again(&self, pid: u32, mut known: Known) -> Known {
-        let its_turn = pid % LATE_LOOK_SWEEPS == self.sweeps % LATE_LOOK_SWEEPS;
-        if known.wants_inspection() || !its_turn {
+        if known.wants_inspection() {
             return known;
         }
         let Ok(mapped) = maps::read(&self.directory(pid)) else { return known };
@@ -314,17 +300,17 @@ impl Discovery {
         {
             known.executable = Some(id);
             known.examined.insert(id);
-            binaries.extend(self.examine(id, &directory.join("exe"), &known.name));
+            binaries.extend(self.files.examine(id, &directory.join("exe"), &known.name));
         }
         let root = directory.join("root");
         for Mapped { id, kind } in &mapped {
             match kind {
                 MappedKind::Code(name) if known.examined.insert(*id) => {
                     let path = root.join(name.strip_prefix("/").unwrap_or(name));
-                    binaries.extend(self.examine(*id, &path, name));
+                    binaries.extend(self.files.examine(*id, &path, name));
                 }
                 // Its name is gone, but it may be a file that is already held open.
-                MappedKind::DeletedCode(_) => binaries.extend(self.held(*id)),
+                MappedKind::DeletedCode(_) => binaries.extend(self.files.held(*id)),
                 MappedKind::Code(_) | MappedKind::Page => {}
             }
         }
@@ -332,7 +318,7 @@ impl Discovery {
         let page_is_open = matches!(known.page, PageState::Wanted | PageState::NoRoom)
             && mapped.iter().any(|mapped| mapped.kind == MappedKind::Page);
         known.mappings = (!page_is_open).then(|| digest(&mapped));
-        if known.page == PageState::Taken && known.inspections >= SETTLING_SWEEPS {
+        if known.page == PageState::Taken && known.inspections >= SETTLING_LOOKS {
             binaries.extend(self.explain_silence(known, &mapped));
         }
         for binary in binaries {
@@ -341,70 +327,6 @@ impl Discovery {
                 changes.push(Change::Maps { pid, binary });
             }
         }
-    }
-
-    /// The notes of a file: `None` when it has none of ours. `id` is the file that the process maps, `path` what is
-    /// hoped to lead there, `name` what to call it.
-    fn examine(&mut self, id: FileId, path: &Path, name: &Path) -> Option<Arc<Binary>> {
-        let held = self.held(id);
-        let Ok(stat) = rustix::fs::stat(path) else { return held };
-        if let Some(binary) = held
-            && (FileId::of(&stat) != binary.id || binary.stamp == Some(Stamp::of(&stat)))
-        {
-            return Some(binary);
-        }
-        if self.plain.get(&FileId::of(&stat)) == Some(&Stamp::of(&stat)) {
-            return None;
-        }
-        let (file, stat) = open_regular(path).ok()?;
-        let opened = FileId::of(&stat);
-        if !process::same_file(id, opened) {
-            debug!(path = %name.display(), "the name leads to another file than the mapped one");
-            return None;
-        }
-        let held = self.held(opened);
-        let stamp = Stamp::of(&stat);
-        if let Some(binary) = &held
-            && binary.stamp == Some(stamp)
-        {
-            return held;
-        }
-        let sites = sites::find_in_file(&file).unwrap_or_else(|error| {
-            debug!(path = %name.display(), %error, "a mapped file cannot be examined");
-            Vec::new()
-        });
-        if let Some(binary) = &held {
-            // Touched, or overwritten in place: then whoever attached to it has to know, also when no site is left.
-            if binary.sites == sites {
-                return held;
-            }
-        } else if sites.is_empty() {
-            if self.plain.len() >= FILES_MAX {
-                self.plain.clear();
-            }
-            self.plain.insert(opened, stamp);
-            return None;
-        }
-        let path = name.to_owned();
-        Some(self.hold(Binary {
-            id: opened,
-            path,
-            file: Some(file),
-            stamp: Some(stamp),
-            sites,
-            problem: None,
-        }))
-    }
-
-    /// The file of this identity, when someone holds it.
-    fn held(&self, id: FileId) -> Option<Arc<Binary>> {
-        self.binaries.get(&id).and_then(Weak::upgrade)
-    }
-
-    fn hold(&mut self, binary: Binary) -> Arc<Binary> {
-        let binary = Arc::new(binary);
-        self.binaries.insert(binary.id, Arc::downgrade(&binary));
-        binary
     }
 
     fn seek_page(&mut self, pid: u32, known: &mut Known, mapped: &[Mapped], changes: &mut Vec<Change>) {
@@ -451,7 +373,7 @@ impl Discovery {
         if let (true, Some(executable)) = (refused.is_empty(), known.executable) {
             refused.push(Binary::refused(executable, &known.name, Problem::NoNotes));
         }
-        refused.into_iter().map(|binary| self.held(binary.id).unwrap_or_else(|| self.hold(binary))).collect()
+        refused.into_iter().map(|binary| self.files.held(binary.id).unwrap_or_else(|| self.files.hold(binary))).collect()
     }
 }
 

@@ -96,15 +96,19 @@ impl Probe {
         Probe { inner: Mutex::new(inner), sweeps: Mutex::new(sweeps), clock: WallClock::now() }
     }
 
-    /// Sweeps for ever: at every interval, and at once when an observed process exits.
+    /// Watches processes for ever: sweeps at every interval, and in between follows exits and what the kernel tells.
     pub fn watch(&self, mut discovery: Discovery, interval: Duration) -> ! {
         self.sweeps().interval = interval;
         loop {
             self.apply(discovery.sweep());
             self.swept();
-            discovery.wait(interval);
-            // A file may be overwritten and started again as soon as nobody runs it: no whole sweep before it is detached.
-            self.apply(discovery.exits());
+            let next = Instant::now() + interval;
+            while let Some(left) = next.checked_duration_since(Instant::now()) {
+                discovery.wait(left);
+                // A file may be overwritten and started again as soon as nobody runs it: it is detached before anything.
+                self.apply(discovery.exits());
+                self.apply(discovery.heard());
+            }
         }
     }
 

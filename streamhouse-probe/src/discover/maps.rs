@@ -61,14 +61,18 @@ fn parse_line(line: &[u8]) -> Option<Mapped> {
     if deleted && name.strip_prefix(b"/memfd:").is_some_and(|name| name == MEMFD_NAME.as_bytes()) {
         return Some(Mapped { id, kind: MappedKind::Page });
     }
-    // Executable memory without a file behind it, as code generators use it, has no notes.
-    let nameless = [b"/memfd:".as_slice(), b"/dev/zero", b"/SYSV", b"/["];
-    let is_code = permissions.get(2) == Some(&b'x') && name.starts_with(b"/") && inode != 0;
-    if !is_code || nameless.iter().any(|prefix| name.starts_with(prefix)) {
+    if permissions.get(2) != Some(&b'x') || !has_file(id, name) {
         return None;
     }
     let path = PathBuf::from(OsStr::from_bytes(&unescape(name)));
     Some(Mapped { id, kind: if deleted { MappedKind::DeletedCode(path) } else { MappedKind::Code(path) } })
+}
+
+/// Whether there is a file behind a mapping of this name. Executable memory without one, as code generators use it, has
+/// no notes.
+pub(super) fn has_file(id: FileId, name: &[u8]) -> bool {
+    let nameless = [b"/memfd:".as_slice(), b"/dev/zero", b"/SYSV", b"/[", b"//"];
+    id.inode != 0 && name.starts_with(b"/") && !nameless.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The kernel writes a line break in a name as `\012`, and nothing else.

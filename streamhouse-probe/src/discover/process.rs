@@ -1,7 +1,7 @@
 //! What `/proc` says of one process, and its end.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -96,16 +96,20 @@ impl Exit {
         pidfd_open(pid, PidfdFlags::empty()).ok().map(Exit)
     }
 
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
     pub(super) fn happened(&self) -> bool {
         let mut events = [PollFd::new(&self.0, PollFlags::IN)];
         poll(&mut events, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 }
 
-/// Waits until one of these happens, at most `timeout`.
-pub(super) fn wait_for_any<'e>(exits: impl Iterator<Item = &'e Exit>, timeout: Duration) {
-    let mut events: Vec<_> = exits.map(|exit| PollFd::new(&exit.0, PollFlags::IN)).collect();
+/// Waits until one of these can be read, at most `timeout`. The end of a process makes its descriptor readable.
+pub(super) fn wait_for_any<'fd>(descriptors: impl Iterator<Item = BorrowedFd<'fd>>, timeout: Duration) {
+    let mut events: Vec<_> = descriptors.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
     let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
-    // A signal ends the wait early, which costs one sweep more.
+    // A signal ends the wait early, which costs one look more.
     let _ = poll(&mut events, Some(&timeout));
 }

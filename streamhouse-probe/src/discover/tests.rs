@@ -4,6 +4,7 @@ use super::*;
 use crate::sites::tests::{file_with_sites, plain_file};
 use std::fs::File;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Child, Command};
 
 struct World {
@@ -93,7 +94,7 @@ fn a_process_with_notes_is_told_of_once_and_so_is_its_end() {
     let mut first = world.process(&agent, &mapping(&agent, ""));
     let other = world.process(&plain, "");
     assert_eq!(world.sweep(), [format!("{} maps agent", first.pid())]);
-    for _ in 0..2 * SETTLING_SWEEPS {
+    for _ in 0..2 * SETTLING_LOOKS {
         assert_eq!(world.sweep(), [""; 0]);
     }
     let second = world.process(&agent, "");
@@ -131,7 +132,7 @@ fn one_file_is_one_binary_for_all_processes_and_let_go_with_the_last() {
     drop(changes);
     processes.iter_mut().for_each(Process::end);
     world.discovery.sweep();
-    assert!(world.discovery.binaries.is_empty());
+    assert!(world.discovery.files.binaries() == 0);
 }
 
 #[test]
@@ -249,7 +250,7 @@ fn a_page_is_taken_whenever_it_appears() {
     let mut world = World::new();
     let agent = world.file("agent", &file_with_sites());
     let process = world.process(&agent, "");
-    for _ in 0..2 * SETTLING_SWEEPS {
+    for _ in 0..2 * SETTLING_LOOKS {
         world.sweep();
     }
     let page = crate::pages::tests::sealed_page();
@@ -307,7 +308,7 @@ fn a_page_past_the_limit_is_told_of_and_taken_later() {
     world.discovery.pages = PROCESSES_MAX as usize;
     let pid = process.pid();
     assert_eq!(world.sweep(), [format!("{pid} page TooMuch"), format!("{pid} maps agent")]);
-    for _ in 0..SETTLING_SWEEPS {
+    for _ in 0..SETTLING_LOOKS {
         assert_eq!(world.sweep(), [""; 0], "not asked again at once");
     }
     assert_eq!(late_look(&mut world), [format!("{pid} page TooMuch")], "still too many");
@@ -343,7 +344,7 @@ fn hooks_without_notes_are_an_alarm() {
         give_page(&process, &page, &extra);
         let pid = process.pid();
         assert_eq!(world.sweep(), [format!("{pid} page a")]);
-        let later: Vec<_> = (0..SETTLING_SWEEPS).flat_map(|_| world.sweep()).collect();
+        let later: Vec<_> = (0..SETTLING_LOOKS).flat_map(|_| world.sweep()).collect();
         let expected = if deleted_library { "lib.so Deleted" } else { "stripped NoNotes" };
         assert_eq!(later, [format!("{pid} maps {expected}")]);
     }
