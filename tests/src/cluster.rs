@@ -78,6 +78,25 @@ impl Binaries {
         self.built("torture-load", "streamhouse-torture")
     }
 
+    /// `hooked`, of the tests.
+    ///
+    /// # Errors
+    ///
+    /// When it is not built.
+    pub fn hooked(&self) -> Result<PathBuf> {
+        self.built("hooked", "streamhouse-hooked")
+    }
+
+    /// `hooked-host`, of the tests, and the library that it loads.
+    ///
+    /// # Errors
+    ///
+    /// When they are not built.
+    pub fn hooked_host(&self) -> Result<(PathBuf, PathBuf)> {
+        let built = |name| self.built(name, "streamhouse-hooked");
+        Ok((built("hooked-host")?, built("libstreamhouse_hooked.so")?))
+    }
+
     /// What only tests use is not built as it ships, but with the tests.
     fn built(&self, name: &str, package: &str) -> Result<PathBuf> {
         let dirs = [self.dir.clone(), self.dir.join("../debug")];

@@ -8,6 +8,7 @@
 mod bad_input;
 mod binaries;
 mod crash;
+mod discovery;
 mod elsewhere;
 mod exact;
 mod fleet;
@@ -40,6 +41,12 @@ const TESTS: &[(&str, Needs, Test)] = &[
     ("bad_input::second_agent", Needs::Nothing, bad_input::second_agent),
     ("binaries::nop_behind_semaphore", Needs::Nothing, binaries::every_site_is_our_nop_behind_its_semaphore),
     ("crash::killed_agent", Needs::Nothing, crash::acknowledged_records_survive_a_killed_agent),
+    ("discovery::a_library_loaded_late", Needs::Bpf, discovery::a_library_loaded_late),
+    ("discovery::an_upgrade_in_place", Needs::Bpf, discovery::an_upgrade_in_place),
+    ("discovery::exec_and_a_number_used_again", Needs::Bpf, discovery::exec_and_a_number_used_again),
+    ("discovery::lives_of_milliseconds", Needs::Bpf, discovery::lives_of_milliseconds),
+    ("discovery::other_pid_namespaces", Needs::Bpf, discovery::other_pid_namespaces),
+    ("discovery::two_overlay_mounts", Needs::Bpf, discovery::two_overlay_mounts),
     ("elsewhere::bpftrace", Needs::Bpf, elsewhere::bpftrace_prints_the_topic),
     ("exact::two_million_records", Needs::Bpf, exact::two_million_records),
     ("fleet::a_member_of_three_dies", Needs::Nothing, fleet::a_member_of_three_dies),
