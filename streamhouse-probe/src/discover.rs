@@ -373,7 +373,10 @@ impl Discovery {
         if let (true, Some(executable)) = (refused.is_empty(), known.executable) {
             refused.push(Binary::refused(executable, &known.name, Problem::NoNotes));
         }
-        refused.into_iter().map(|binary| self.files.held(binary.id).unwrap_or_else(|| self.files.hold(binary))).collect()
+        refused
+            .into_iter()
+            .map(|binary| self.files.held(binary.id).unwrap_or_else(|| self.files.hold(binary)))
+            .collect()
     }
 }
 

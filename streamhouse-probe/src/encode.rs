@@ -7,7 +7,7 @@ mod clock;
 mod family;
 mod format;
 mod number;
-mod protobuf;
+pub(crate) mod protobuf;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -26,5 +26,10 @@ pub mod probe;
 pub mod http;
 pub mod web;
 
+pub mod client;
+pub mod interval;
+pub mod list;
+pub mod top;
+
 pub mod check;
 pub mod privileges;

@@ -1,5 +1,6 @@
 //! `streamhouse-probe`: see the library.
 
+use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,13 +10,18 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 use streamhouse_probe::attach::{self, Kernel};
+use streamhouse_probe::client::{Ask, Client};
 use streamhouse_probe::discover::Discovery;
 use streamhouse_probe::encode::ClassicBuckets;
+use streamhouse_probe::list::List;
 use streamhouse_probe::probe::Probe;
 use streamhouse_probe::room::{Room, SERIES_MAX, SERIES_MIN};
+use streamhouse_probe::targets::TargetsView;
+use streamhouse_probe::top::Top;
 use streamhouse_probe::web::Web;
-use streamhouse_probe::{check, http, privileges};
+use streamhouse_probe::{check, http, interval, privileges};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
@@ -40,6 +46,16 @@ enum Command {
         #[command(flatten)]
         object: Object,
     },
+    /// List the files and processes that a running probe knows, and why a site is not attached.
+    List {
+        #[command(flatten)]
+        ask: Ask,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a running probe sees, by topic and instance.
+    Top(Top),
 }
 
 #[derive(Debug, Args)]
@@ -81,7 +97,7 @@ struct Run {
         env = "STREAMHOUSE_PROBE_DISCOVER_INTERVAL",
         value_name = "DURATION",
         default_value = "500ms",
-        value_parser = parse_duration
+        value_parser = interval::parse
     )]
     discover_interval: Duration,
     #[command(flatten)]
@@ -107,6 +123,8 @@ fn main() -> ExitCode {
     let ended = match cli.command {
         Command::Run(run) => run.run(),
         Command::Check { json, object } => print_check(json, object),
+        Command::List { ask, json } => print_list(&ask, json),
+        Command::Top(top) => top.run().map(|()| ExitCode::SUCCESS),
     };
     ended.unwrap_or_else(|error| {
         tracing::error!("{error:#}");
@@ -116,9 +134,20 @@ fn main() -> ExitCode {
 
 fn print_check(json: bool, object: Object) -> anyhow::Result<ExitCode> {
     let report = check::check(object.bpf_object.as_deref());
-    let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { report.to_string() };
-    std::io::stdout().write_all(text.as_bytes()).context("cannot print")?;
+    print(json, &report, &report)?;
     Ok(if report.possible { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print_list(ask: &Ask, json: bool) -> anyhow::Result<ExitCode> {
+    let answer = Client::new(ask)?.get("/targets", "application/json")?;
+    let targets: TargetsView = serde_json::from_slice(&answer).context("the answer is no probe's")?;
+    print(json, &targets, &List(&targets))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(json: bool, data: &impl Serialize, text: &impl Display) -> anyhow::Result<()> {
+    let text = if json { serde_json::to_string_pretty(data)? + "\n" } else { text.to_string() };
+    std::io::stdout().write_all(text.as_bytes()).context("cannot print")
 }
 
 impl Run {
@@ -193,38 +222,9 @@ fn parse_buckets(text: &str) -> Result<ClassicBuckets, String> {
     choice.ok_or_else(|| format!("choose one of {:?}", ClassicBuckets::CHOICES))
 }
 
-/// Shortest interval between two sweeps: a shorter one would keep a processor busy.
-const DISCOVER_INTERVAL_MIN: Duration = Duration::from_millis(50);
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let parse = || {
-        let (number, unit_ms) = match text.strip_suffix("ms") {
-            Some(number) => (number, 1),
-            None => (text.strip_suffix('s')?, 1000),
-        };
-        Some(Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(unit_ms)?))
-    };
-    match parse() {
-        Some(interval) if interval >= DISCOVER_INTERVAL_MIN => Ok(interval),
-        Some(_) => Err(format!("at least {} ms", DISCOVER_INTERVAL_MIN.as_millis())),
-        None => Err("write a whole number and a unit, such as 500ms or 2s".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_duration("2s"), Ok(Duration::from_secs(2)));
-        for wrong in
-            ["", "s", "5", "-1s", "1.5s", "49ms", "0s", "99999999999999999999s", "18446744073709551615s"]
-        {
-            assert!(parse_duration(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn buckets_divide_an_octave() {

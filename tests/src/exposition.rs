@@ -74,32 +74,6 @@ impl Exposition {
         buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
         buckets
     }
-
-    /// The upper bound of the bucket that holds quantile `q`; `None` when nothing was observed.
-    pub fn quantile(&self, histogram: &str, labels: &[(&str, &str)], q: f64) -> Option<f64> {
-        quantile(&self.buckets(histogram, labels), q)
-    }
-
-    /// [`quantile`](Self::quantile) of what came after an `earlier` page.
-    pub fn quantile_since(
-        &self,
-        earlier: &Exposition,
-        histogram: &str,
-        labels: &[(&str, &str)],
-        q: f64,
-    ) -> Option<f64> {
-        let before = earlier.buckets(histogram, labels);
-        let mut buckets = self.buckets(histogram, labels);
-        for (bound, count) in &mut buckets {
-            *count -= before.iter().find(|(known, _)| known == bound).map_or(0.0, |(_, count)| *count);
-        }
-        quantile(&buckets, q)
-    }
-}
-
-fn quantile(buckets: &[(f64, f64)], q: f64) -> Option<f64> {
-    let total = buckets.last()?.1;
-    (total > 0.0).then(|| buckets.iter().find(|(_, count)| *count >= q * total).map(|(bound, _)| *bound))?
 }
 
 fn sample(line: &str) -> Result<Sample> {
@@ -150,13 +124,12 @@ mod tests {
                         h_bucket{t=\"a\",le=\"+Inf\"} 4\nc_total{t=\"q\\\"\\\\\\n\"} 7\nplain 1.5\n";
 
     #[test]
-    fn reads_samples_labels_and_quantiles() {
+    fn reads_samples_labels_and_buckets() {
         let page = Exposition::parse(PAGE).unwrap();
         assert_eq!(page.sum("plain", &[]), 1.5);
         assert_eq!(page.sum("c_total", &[("t", "q\"\\\n")]), 7.0);
-        assert_eq!(page.quantile("h", &[("t", "a")], 0.5), Some(1.0));
-        assert_eq!(page.quantile("h", &[("t", "b")], 0.5), None);
-        assert_eq!(page.quantile_since(&page, "h", &[], 0.5), None);
+        assert_eq!(page.buckets("h", &[("t", "a")]), [(0.5, 1.0), (1.0, 3.0), (f64::INFINITY, 4.0)]);
+        assert_eq!(page.buckets("h", &[("t", "b")]), []);
     }
 
     #[test]

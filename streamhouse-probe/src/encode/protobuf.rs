@@ -14,21 +14,21 @@ use super::number::{bound, exponent_min, sum};
 
 /// One family: the messages stand one behind the other, each after its length.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct MetricFamily {
+pub(crate) struct MetricFamily {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub(crate) name: String,
     #[prost(string, tag = "2")]
-    pub(super) help: String,
+    pub(crate) help: String,
     #[prost(enumeration = "Type", tag = "3")]
-    pub(super) kind: i32,
+    pub(crate) kind: i32,
     #[prost(message, repeated, tag = "4")]
-    pub(super) metric: Vec<Metric>,
+    pub(crate) metric: Vec<Metric>,
 }
 
 /// The types of families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
-pub(super) enum Type {
+pub(crate) enum Type {
     Counter = 0,
     Gauge = 1,
     Histogram = 4,
@@ -36,87 +36,87 @@ pub(super) enum Type {
 
 /// One series, or all those of a histogram.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Metric {
+pub(crate) struct Metric {
     #[prost(message, repeated, tag = "1")]
-    pub(super) label: Vec<LabelPair>,
+    pub(crate) label: Vec<LabelPair>,
     #[prost(message, optional, tag = "2")]
-    pub(super) gauge: Option<Gauge>,
+    pub(crate) gauge: Option<Gauge>,
     #[prost(message, optional, tag = "3")]
-    pub(super) counter: Option<Counter>,
+    pub(crate) counter: Option<Counter>,
     #[prost(message, optional, tag = "7")]
-    pub(super) histogram: Option<Histogram>,
+    pub(crate) histogram: Option<Histogram>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct LabelPair {
+pub(crate) struct LabelPair {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub(crate) name: String,
     #[prost(string, tag = "2")]
-    pub(super) value: String,
+    pub(crate) value: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Gauge {
+pub(crate) struct Gauge {
     #[prost(double, tag = "1")]
-    pub(super) value: f64,
+    pub(crate) value: f64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Counter {
+pub(crate) struct Counter {
     #[prost(double, tag = "1")]
-    pub(super) value: f64,
+    pub(crate) value: f64,
     #[prost(message, optional, tag = "3")]
-    pub(super) created: Option<Timestamp>,
+    pub(crate) created: Option<Timestamp>,
 }
 
 /// `google.protobuf.Timestamp`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Timestamp {
+pub(crate) struct Timestamp {
     #[prost(int64, tag = "1")]
-    pub(super) seconds: i64,
+    pub(crate) seconds: i64,
     #[prost(int32, tag = "2")]
-    pub(super) nanos: i32,
+    pub(crate) nanos: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Histogram {
+pub(crate) struct Histogram {
     #[prost(uint64, tag = "1")]
-    pub(super) sample_count: u64,
+    pub(crate) sample_count: u64,
     #[prost(double, tag = "2")]
-    pub(super) sample_sum: f64,
+    pub(crate) sample_sum: f64,
     #[prost(message, repeated, tag = "3")]
-    pub(super) bucket: Vec<Bucket>,
+    pub(crate) bucket: Vec<Bucket>,
     #[prost(sint32, tag = "5")]
-    pub(super) schema: i32,
+    pub(crate) schema: i32,
     #[prost(double, tag = "6")]
-    pub(super) zero_threshold: f64,
+    pub(crate) zero_threshold: f64,
     #[prost(uint64, tag = "7")]
-    pub(super) zero_count: u64,
+    pub(crate) zero_count: u64,
     #[prost(message, repeated, tag = "12")]
-    pub(super) positive_span: Vec<Span>,
+    pub(crate) positive_span: Vec<Span>,
     #[prost(sint64, repeated, tag = "13")]
-    pub(super) positive_delta: Vec<i64>,
+    pub(crate) positive_delta: Vec<i64>,
     #[prost(message, optional, tag = "15")]
-    pub(super) created: Option<Timestamp>,
+    pub(crate) created: Option<Timestamp>,
 }
 
 /// A classic bucket.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     #[prost(uint64, tag = "1")]
-    pub(super) cumulative_count: u64,
+    pub(crate) cumulative_count: u64,
     #[prost(double, tag = "2")]
-    pub(super) upper_bound: f64,
+    pub(crate) upper_bound: f64,
 }
 
 /// Native buckets that stand one behind the other.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Span {
+pub(crate) struct Span {
     /// Of the first span the index of its first bucket, of others the buckets left out since the one before.
     #[prost(sint32, tag = "1")]
-    pub(super) offset: i32,
+    pub(crate) offset: i32,
     #[prost(uint32, tag = "2")]
-    pub(super) length: u32,
+    pub(crate) length: u32,
 }
 
 /// Every family that has series.

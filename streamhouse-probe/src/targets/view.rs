@@ -1,19 +1,19 @@
 //! The targets as `/targets` shows them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{State, Target};
 use crate::pages::{Pages, ProcessKey};
 
 /// What `/targets` answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct TargetsView {
     /// One entry a file.
     pub targets: Vec<TargetView>,
 }
 
 /// One file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct TargetView {
     /// The probe's number of it.
     pub id: u32,
@@ -37,7 +37,7 @@ pub struct TargetView {
 }
 
 /// One site.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct SiteView {
     /// The name in its note.
     pub name: String,
@@ -52,7 +52,7 @@ pub struct SiteView {
 }
 
 /// One process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ProcessView {
     /// Its number.
     pub pid: u32,
@@ -73,7 +73,7 @@ impl ProcessView {
 }
 
 /// Whether a file or a site is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AttachState {
     /// It is.

@@ -3,6 +3,7 @@
 mod files;
 mod served;
 
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use files::{Files, USERS};
@@ -45,6 +46,35 @@ async fn users_are_let_in_over_tls_and_nobody_else() {
     }
     let plain = served.get_plain().await;
     assert!(!plain.contains("200 OK"), "{plain}");
+}
+
+#[tokio::test]
+async fn the_commands_are_let_in_like_any_client() {
+    let files = Files::new();
+    files.write_config(&format!("{}{USERS}", files.tls("")));
+    let served = Served::start(&files).await;
+    let password = files.config().with_file_name("password");
+    std::fs::write(&password, "secret\n").expect("written");
+    let authority = files.config().with_file_name("ca.pem");
+    let run = async |arguments: &[&str], user: bool| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_streamhouse-probe"));
+        command.args(arguments).arg("--url").arg(served.url()).arg("--ca-file").arg(&authority);
+        if user {
+            command.args(["--user", "ann", "--password-file"]).arg(&password);
+        }
+        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("it ends");
+        let Output { status, stdout, stderr } = output.expect("it starts");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (status.success(), text(stdout), text(stderr))
+    };
+    let (ok, listed, error) = run(&["list"], true).await;
+    assert!(ok && listed.contains("no running process"), "{listed}{error}");
+    let (ok, targets, error) = run(&["list", "--json"], true).await;
+    assert!(ok && targets.contains("\"targets\": []"), "{targets}{error}");
+    let (ok, view, error) = run(&["top", "--json", "--count", "2", "--interval", "50ms"], true).await;
+    assert!(ok && view.lines().filter(|line| line.starts_with("{\"seconds\":")).count() == 2, "{view}{error}");
+    let (ok, _, error) = run(&["top", "--once"], false).await;
+    assert!(!ok && error.contains("--password-file"), "{error}");
 }
 
 #[tokio::test]

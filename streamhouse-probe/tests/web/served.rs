@@ -42,6 +42,11 @@ impl Served {
         Served { address }
     }
 
+    /// Where it is served, over TLS.
+    pub(crate) fn url(&self) -> String {
+        format!("https://localhost:{}", self.address.port())
+    }
+
     /// The answer to a request for the page, over TLS.
     pub(crate) async fn get(
         &self,

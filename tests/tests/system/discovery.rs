@@ -125,7 +125,8 @@ pub(crate) fn an_upgrade_in_place(cluster: &Cluster) -> Result<()> {
 
 /// Two containers of one image: one file through two mounts of their own, counted once.
 pub(crate) fn two_overlay_mounts(cluster: &Cluster) -> Result<()> {
-    const SCRIPT: &str = "mount -t overlay overlay -o lowerdir=lower,upperdir=$1/upper,workdir=$1/work $1/merged &&
+    const SCRIPT: &str =
+        "mount -t overlay overlay -o lowerdir=lower,upperdir=$1/upper,workdir=$1/work $1/merged &&
                           exec $1/merged/image";
     std::fs::create_dir(cluster.path("lower"))?;
     copy(cluster, "lower/image")?;

@@ -1,6 +1,6 @@
 //! `cargo xtask demo`: the whole path on this machine, with what the probe sees, and a comparison with the truth.
 
-mod table;
+mod lag;
 mod verify;
 
 use crate::shell::{self, root, target_dir};
@@ -13,7 +13,6 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use streamhouse_tests::{Agent, Binaries, Cluster, Ports, Probe, Process, ProduceReport, poll_until};
-use table::Table;
 
 /// The topic of the demo.
 const TOPIC: &str = "orders";
@@ -88,15 +87,25 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     std::fs::write(cluster.path("gate"), "")?;
 
-    let mut table = Table::new(&cluster, probe.as_ref())?;
+    let mut view = probe.as_ref().map(|probe| start_view(&cluster, probe)).transpose()?;
     while load.producer.exited()?.is_none() && !stop.load(Ordering::Relaxed) {
+        match &mut view {
+            Some(view) => {
+                if view.exited()?.is_some() {
+                    // The user has seen enough.
+                    break;
+                }
+            }
+            None => lag::ask(&cluster)?.print(),
+        }
         std::thread::sleep(Duration::from_secs(1));
-        table.show()?;
     }
-    table.keep();
+    if let Some(view) = &mut view {
+        view.stop(END_LIMIT)?;
+    }
     println!("waiting for the last acknowledgements and commits");
-    let produced = load.finish(&cluster)?;
-    table.show_total(produced.seconds)?;
+    let ProduceReport { records, seconds, .. } = load.finish(&cluster)?;
+    println!("{records} records in {seconds:.1} s: {:.0} records/s", records as f64 / seconds);
     finish(&cluster, probe, agent)
 }
 
@@ -114,6 +123,13 @@ fn start_probe(cluster: &Cluster, options: &Options) -> Result<Option<Probe>> {
         );
     }
     cluster.start_probe(&[]).map(Some)
+}
+
+/// The probe's own view of the demo, on this terminal.
+fn start_view(cluster: &Cluster, probe: &Probe) -> Result<Process> {
+    println!("http://{}/metrics", probe.http);
+    let mut command = shell::command(cluster.binaries.probe(), &["top", "--instance", &instance("")]);
+    Process::start("top", command.args(["--url", &format!("http://{}", probe.http)]))
 }
 
 /// Producer and consumer.
@@ -155,7 +171,7 @@ impl Load {
         let report = ProduceReport::read(&cluster.path("produce.json"))?;
         let produced = report.records;
         poll_until("the consumer to catch up", END_LIMIT, || {
-            let lag = table::lag(cluster)?;
+            let lag = lag::ask(cluster)?;
             ensure!(
                 lag.records == 0 && lag.written >= produced,
                 "{} of {produced} records written, lag {}",
