@@ -5,6 +5,7 @@ mod cluster;
 mod exposition;
 mod fleet;
 mod http;
+pub mod notes;
 pub mod postgres;
 mod process;
 mod proxy;

@@ -72,7 +72,10 @@ async fn the_commands_are_let_in_like_any_client() {
     let (ok, targets, error) = run(&["list", "--json"], true).await;
     assert!(ok && targets.contains("\"targets\": []"), "{targets}{error}");
     let (ok, view, error) = run(&["top", "--json", "--count", "2", "--interval", "50ms"], true).await;
-    assert!(ok && view.lines().filter(|line| line.starts_with("{\"seconds\":")).count() == 2, "{view}{error}");
+    assert!(
+        ok && view.lines().filter(|line| line.starts_with("{\"seconds\":")).count() == 2,
+        "{view}{error}"
+    );
     let (ok, _, error) = run(&["top", "--once"], false).await;
     assert!(!ok && error.contains("--password-file"), "{error}");
 }

@@ -1,6 +1,5 @@
 //! What ships: read from the stripped release binaries.
 
-use crate::notes::{self, Note};
 use anyhow::{Context, Result, ensure};
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
 use object::{Object, ObjectSection};
@@ -8,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use streamhouse_abi::{SITE_ARGUMENTS, SITE_NOP};
 use streamhouse_tests::Cluster;
+use streamhouse_tests::notes::{self, Note};
 
 /// Each binary has the sites of its role, once; each is our nop, and before it the semaphore is tested and jumped over.
 pub(crate) fn every_site_is_our_nop_behind_its_semaphore(cluster: &Cluster) -> Result<()> {

@@ -14,7 +14,6 @@ mod exact;
 mod fleet;
 mod least_privilege;
 mod long_runs;
-mod notes;
 mod trace;
 
 use anyhow::{Result, ensure};

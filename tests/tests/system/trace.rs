@@ -1,11 +1,10 @@
 //! The probe comes and goes; the observed processes do not notice.
 
-use crate::notes;
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
 use std::path::Path;
 use std::time::Duration;
-use streamhouse_tests::{Cluster, Probe, Process, ProduceReport, poll_until};
+use streamhouse_tests::{Cluster, Probe, Process, ProduceReport, notes, poll_until};
 
 const LIMIT: Duration = Duration::from_secs(120);
 

@@ -6,6 +6,7 @@
 
 mod load;
 mod plan;
+mod probe;
 
 use crate::shell::{self, cargo};
 use crate::test;
@@ -57,7 +58,19 @@ pub(crate) struct Options {
     /// Records a second of each producer.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
+    /// Torture the probe instead: what it observes comes and goes, and it is killed.
+    #[arg(long)]
+    probe: bool,
 }
+
+impl Options {
+    fn length(&self) -> Duration {
+        Duration::from_secs(60) * self.minutes
+    }
+}
+
+/// How long the probe is tortured in CI.
+const PROBE_CI_LENGTH: Duration = Duration::from_secs(30);
 
 /// The command. `STREAMHOUSE_BIN_DIR` names binaries that are built already.
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -72,21 +85,47 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "streamhouse-s3-server",
         "--package",
         "streamhouse-torture",
+        "--package",
+        "streamhouse-hooked",
     ]))?;
     run_built(options, &test::release_dir())
 }
 
 /// As CI runs it: two minutes, always the same faults.
 pub(crate) fn run_for_ci() -> Result<()> {
-    let options = Options { minutes: 2, seed: Some(1), agents: 3, producers: 3, consumers: 3, rate: 1000 };
-    run_built(&options, &test::release_dir())
+    let options = Options {
+        minutes: 2,
+        seed: Some(1),
+        agents: 3,
+        producers: 3,
+        consumers: 3,
+        rate: 1000,
+        probe: false,
+    };
+    run_built(&options, &test::release_dir())?;
+    let binaries = Binaries::in_dir(&test::release_dir())?;
+    let check = shell::command(binaries.probe(), &["check"]).output()?;
+    if !check.status.success() {
+        println!("the probe is not tortured here:\n{}", String::from_utf8_lossy(&check.stdout));
+        return Ok(());
+    }
+    in_scratch(1, |dir| probe::run(PROBE_CI_LENGTH, 1, binaries, dir))
 }
 
 fn run_built(options: &Options, binaries: &Path) -> Result<()> {
     let seed = options.seed.map_or_else(seed_of_now, Ok)?;
+    let binaries = Binaries::in_dir(binaries)?;
+    in_scratch(seed, |dir| match options.probe {
+        true => probe::run(options.length(), seed, binaries, dir),
+        false => torture(options, seed, binaries, dir),
+    })
+}
+
+/// Runs in a directory that stays when it fails.
+fn in_scratch(seed: u64, run: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let dir = scratch()?;
-    println!("torture: seed {seed}, {} min; what it writes is in {}", options.minutes, dir.display());
-    let tortured = torture(options, seed, Binaries::in_dir(binaries)?, &dir);
+    println!("torture: seed {seed}; what it writes is in {}", dir.display());
+    let tortured = run(&dir);
     match &tortured {
         Ok(()) => std::fs::remove_dir_all(&dir)?,
         Err(_) => println!("torture: seed {seed} failed; everything is in {}", dir.display()),
@@ -153,8 +192,7 @@ struct Torture {
 impl Torture {
     fn inject(&mut self, options: &Options, seed: u64) -> Result<()> {
         let mut plan = Plan::new(seed, options.agents.into(), options.consumers.into());
-        let length = Duration::from_secs(60) * options.minutes;
-        while self.start.elapsed() < length {
+        while self.start.elapsed() < options.length() {
             let (quiet, fault) = plan.next();
             std::thread::sleep(quiet);
             println!("{:>7.1} s  {fault}", self.start.elapsed().as_secs_f64());

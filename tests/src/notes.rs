@@ -1,26 +1,30 @@
 //! The USDT notes of a binary, read independently of the probe.
 
+use crate::process::Process;
 use anyhow::{Context, Result, ensure};
 use object::{Object, ObjectSection, ObjectSegment};
 use std::collections::BTreeMap;
 use std::path::Path;
-use streamhouse_tests::Process;
 
 /// One site of the provider `streamhouse`, by virtual addresses of the file.
 #[derive(Clone, Debug)]
-pub(crate) struct Note {
+pub struct Note {
     /// Its name.
-    pub(crate) name: String,
+    pub name: String,
     /// Address of the nop.
-    pub(crate) site: u64,
+    pub site: u64,
     /// Address of the semaphore.
-    pub(crate) semaphore: u64,
+    pub semaphore: u64,
     /// Argument string.
-    pub(crate) arguments: String,
+    pub arguments: String,
 }
 
 /// All notes of our provider. Binaries here are not prelinked: addresses are taken as they stand.
-pub(crate) fn read(path: &Path) -> Result<Vec<Note>> {
+///
+/// # Errors
+///
+/// When it is no such binary.
+pub fn read(path: &Path) -> Result<Vec<Note>> {
     let bytes = std::fs::read(path)?;
     let file = object::File::parse(&*bytes)?;
     let section = file.section_by_name(".note.stapsdt").context("no .note.stapsdt")?;
@@ -43,7 +47,11 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Note>> {
 }
 
 /// The semaphores of a running process, by site.
-pub(crate) fn semaphores(process: &Process, binary: &Path) -> Result<BTreeMap<String, u16>> {
+///
+/// # Errors
+///
+/// When the process is gone, does not run the binary, or has no sites.
+pub fn semaphores(process: &Process, binary: &Path) -> Result<BTreeMap<String, u16>> {
     let pid = process.pid();
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
     let name = std::fs::canonicalize(binary)?;
