@@ -28,11 +28,14 @@ use tracing_subscriber::EnvFilter;
 
 /// Watches StreamHouse agents, producers and consumers from outside and serves what it sees to Prometheus.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = EXIT_STATUS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+const EXIT_STATUS: &str = "Exit status: 0 when done, or ended by SIGTERM or SIGINT; 1 when something failed, of check when \
+                           sites cannot be attached; 2 when the command line is wrong.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -155,6 +158,11 @@ impl Run {
         // Before any other thread: capabilities are a thread's own.
         privileges::drop_unneeded().context("cannot drop capabilities")?;
         privileges::allow_many_files();
+        for name in privileges::missing() {
+            warn!(
+                "{name} is missing: not everything can be observed; `streamhouse-probe check` says what to do"
+            );
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let ended = runtime.block_on(self.serve());
         // The sweeps never end; nothing they hold outlives the process.
@@ -194,8 +202,8 @@ fn say_where(web: &Web, address: SocketAddr) {
 
 /// The kernel program, or the sentence that says why there is none.
 fn load(object: &Object) -> Result<Kernel, String> {
-    let loaded = attach::object(object.bpf_object.as_deref())
-        .map_err(|error| error.to_string())
+    let loaded = check::own_namespace()
+        .and_then(|()| attach::object(object.bpf_object.as_deref()).map_err(|error| error.to_string()))
         .and_then(|object| Kernel::load_calibrated(&object).map_err(|error| error.to_string()));
     match &loaded {
         Ok(_) => info!("kernel program loaded"),

@@ -98,7 +98,8 @@ pub(super) fn missing_capabilities() -> String {
         .map(|(name, _)| name)
         .collect();
     if missing.is_empty() {
-        "it has CAP_BPF and CAP_PERFMON, so a container's or security module's policy is in the way"
+        "it has CAP_BPF and CAP_PERFMON, so something else is in the way: a seccomp filter or policy of a container, a \
+         security module, or kernel lockdown"
             .to_owned()
     } else {
         format!("it lacks {}", missing.join(" and "))
