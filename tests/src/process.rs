@@ -127,6 +127,18 @@ impl Process {
         // Fields utime and stime.
         stat_times(&self.pid().to_string(), 11)
     }
+
+    /// A figure of `/proc/PID/status` in KiB, such as `VmHWM`, the most that was resident.
+    ///
+    /// # Errors
+    ///
+    /// When the process is gone, or has no such figure.
+    pub fn memory_kib(&self, figure: &str) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let value = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'));
+        let value = value.with_context(|| format!("no {figure}"))?;
+        Ok(value.trim().trim_end_matches(" kB").parse()?)
+    }
 }
 
 /// The sum of two neighbouring times of `/proc/PID/stat`, counted from the field after the command name.

@@ -25,6 +25,7 @@ pub(crate) fn run() -> bool {
         "probe" => probe(),
         "writer" => writer(),
         "nameless" => nameless(),
+        "flood" => flood(),
         "parent" => parent(),
         _ => panic!("no such role: {role}"),
     }
@@ -76,6 +77,12 @@ fn nameless() {
     scope.head().owner = 8;
     let with = Arguments { records: 1, bytes: 1, duration_ns: 1, status: 0, particular: 0 };
     fire_as_told(|| scope.hit(Site::Write, with));
+}
+
+/// Hits the raw `write` each time with another scope.
+fn flood() {
+    let with = Arguments { records: 1, bytes: 1, duration_ns: 1, status: 0, particular: 0 };
+    fire_as_told(|| RawScope::new("flood").hit(Site::Write, with));
 }
 
 /// Fires as often as each line of the input says, and answers each line.

@@ -125,7 +125,9 @@ struct Memory {
 }
 
 /// Scope ids are never reused within a process.
-static SCOPES: AtomicU64 = AtomicU64::new(1 << 32);
+static SCOPES: AtomicU64 = AtomicU64::new(FIRST_SCOPE);
+/// The first of them, in every process.
+pub(crate) const FIRST_SCOPE: u64 = 1 << 32;
 /// What this process calls itself in its raw scopes.
 pub(crate) const NONCE: u64 = 0x5eed;
 
@@ -144,6 +146,11 @@ impl RawScope {
         let mut memory = Box::new(Memory { head, topic: [0; TOPIC_BYTES_MAX + 1] });
         memory.topic[..topic.len()].copy_from_slice(topic.as_bytes());
         RawScope { memory, _owner: owner }
+    }
+
+    /// Gives its topic any bytes.
+    pub(crate) fn name(&mut self, topic: &[u8]) {
+        self.memory.topic[..topic.len()].copy_from_slice(topic);
     }
 
     pub(crate) fn head(&mut self) -> &mut ScopeHead {

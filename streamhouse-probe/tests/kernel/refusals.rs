@@ -198,6 +198,54 @@ pub(crate) fn over_share() {
     assert_eq!(sums.counter(Counter::MapFull), 0);
 }
 
+/// A process that makes scopes without end takes no more than its share, and none of what others count.
+pub(crate) fn a_million_scopes() {
+    let mut observer = Observer::new();
+    let _links = [observer.attach_raw(1), observer.attach_hooks(2)];
+    let mut other = Process::start("writer");
+    other.fire(100);
+    let mut flood = Process::start("flood");
+    flood.fire(FLOOD / 2);
+    other.fire(100);
+    flood.fire(FLOOD / 2);
+    other.fire(100);
+    let sums = observer.sums();
+    let share = u64::from(SCOPES_MAX / PROCESS_SHARE);
+    assert_eq!(succeeded(&of(&sums, Site::Write, "fold").counts), (300, 600));
+    assert_eq!(succeeded(&of(&sums, Site::Write, "flood").counts), (share, share));
+    assert_eq!(sums.counter(Counter::OverShare), FLOOD - share);
+    assert_eq!(entries(&sums, SCOPES), share + 1);
+}
+
+const FLOOD: u64 = 1_000_000;
+
+/// What another process calls itself is no key to its values: the kernel says whose a hit is.
+pub(crate) fn anothers_nonce() {
+    let mut observer = Observer::new();
+    let _link = observer.attach_raw(1);
+    let mut own = RawScope::new("own");
+    // The child's first scope has the number of ours, and its nonce is the same to begin with.
+    own.head().scope_id = raw::FIRST_SCOPE;
+    (0..3).for_each(|_| own.hit(Site::Write, PLAIN));
+    let mut thief = Process::start("flood");
+    thief.fire(1);
+    (0..3).for_each(|_| own.hit(Site::Write, PLAIN));
+    let sums = observer.sums();
+    assert_eq!(succeeded(&of(&sums, Site::Write, "own").counts), (6, 6));
+    assert_eq!(succeeded(&of(&sums, Site::Write, "flood").counts), (1, 1));
+}
+
+/// A label may hold any byte but NUL.
+pub(crate) fn hostile_labels() {
+    let mut observer = Observer::new();
+    let _link = observer.attach_raw(1);
+    let mut scope = RawScope::new("");
+    scope.name(b"a\"b\nc\\\xff\x1b");
+    scope.hit(Site::Write, PLAIN);
+    let sums = observer.sums();
+    assert_eq!(succeeded(&of(&sums, Site::Write, "a\"b\nc\\\u{fffd}\u{1b}").counts), (1, 1));
+}
+
 pub(crate) fn held_back() {
     let mut observer = Observer::new();
     let _link = observer.attach_raw(1);

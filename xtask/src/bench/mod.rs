@@ -2,6 +2,7 @@
 
 mod overhead;
 mod partitions;
+mod probe;
 mod throughput;
 
 use crate::shell::target_dir;
@@ -19,6 +20,8 @@ pub(crate) enum Bench {
     Throughput(Rounds),
     /// Processor time and throughput with and without the probe attached, alternating.
     Overhead(Rounds),
+    /// What the probe itself takes: a hit, a scrape, an attach, memory.
+    Probe(Rounds),
 }
 
 /// How often.
@@ -44,6 +47,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Throughput(rounds) => throughput::run(rounds.rounds),
         Bench::Overhead(rounds) => overhead::run(rounds.rounds),
+        Bench::Probe(rounds) => probe::run(rounds.rounds),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What many partitions on one agent cost: objects stored, and memory.
 
 use super::{RUN_LIMIT, new_log, start};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use std::fs;
 use std::path::Path;
 use streamhouse_tests::ProduceReport;
@@ -39,15 +39,8 @@ fn load(partitions: u32, records: &str, pace: &[&str]) -> Result<(usize, u64)> {
     start(&cluster, &produce, "produce.json")?.wait_success(RUN_LIMIT)?;
     let report = ProduceReport::read(&cluster.path("produce.json"))?;
     ensure!(report.records.to_string() == records, "not every record came through");
-    let memory = peak_memory_kib(agent.process.pid())?;
+    let memory = agent.process.memory_kib("VmHWM")?;
     agent.process.stop(RUN_LIMIT)?;
     let objects = fs::read_dir(Path::new(&cluster.dir).join("objects/segments"))?.count();
     Ok((objects, memory))
-}
-
-/// The most memory a process has had resident.
-fn peak_memory_kib(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
