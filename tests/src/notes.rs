@@ -6,6 +6,9 @@ use object::{Object, ObjectSection, ObjectSegment};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// The provider in notes of ours.
+const PROVIDER: &str = "streamhouse";
+
 /// One site of the provider `streamhouse`, by virtual addresses of the file.
 #[derive(Clone, Debug)]
 pub struct Note {
@@ -37,7 +40,7 @@ pub fn read(path: &Path) -> Result<Vec<Note>> {
         let address = |at: usize| u64::from_le_bytes(desc[at..at + 8].try_into().expect("eight bytes"));
         let strings: Vec<String> =
             desc[24..].split(|&byte| byte == 0).map(|s| String::from_utf8_lossy(s).into_owned()).collect();
-        if strings[0] == streamhouse_abi::PROVIDER {
+        if strings[0] == PROVIDER {
             let (name, arguments) = (strings[1].clone(), strings[2].clone());
             notes.push(Note { name, site: address(0), semaphore: address(16), arguments });
         }

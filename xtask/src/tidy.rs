@@ -20,9 +20,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("agent", &["core", "hooks", "metadata", "metrics", "proto", "storage"]),
     ("cli", &["client", "core", "metadata", "storage"]),
     ("probe", &["abi", "metrics"]),
-    ("fuzz", &["core", "metadata", "proto", "storage"]),
+    ("fuzz", &["abi", "core", "metadata", "probe", "proto", "storage"]),
     ("tests", &[]),
     ("s3-server", &["tests"]),
+    ("hooked", &["hooks"]),
     ("torture", &["client", "core", "metadata", "storage"]),
     ("simulation", &["agent", "client", "core", "hooks", "metadata", "proto", "storage"]),
 ];
