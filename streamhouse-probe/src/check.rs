@@ -10,6 +10,7 @@ use rustix::thread::CapabilitySet;
 use serde::Serialize;
 
 use crate::attach::{self, Feature, Mappings, probe_features};
+use crate::discover::LATE_LOOK_SWEEPS;
 use crate::privileges::NEEDED;
 
 /// The inode of the pid namespace that the machine starts with (`PROC_PID_INIT_INO` in the kernel).
@@ -179,7 +180,7 @@ fn mappings(told: &io::Result<()>) -> Finding {
         Err(error) => {
             let detail = format!(
                 "not told of ({error}): new processes are found at the next sweep, libraries that a running one loads \
-                 50 sweeps later; allow perf_event_open(2)"
+                 {LATE_LOOK_SWEEPS} sweeps later; allow perf_event_open(2)"
             );
             (State::Limited, detail)
         }

@@ -41,7 +41,7 @@ use process::{Exit, Image};
 
 /// Sweeps from one look at the mappings of a process that is not new to the next, 25 seconds with the default interval:
 /// each sweep looks at one in so many processes.
-const LATE_LOOK_SWEEPS: u32 = 50;
+pub(crate) const LATE_LOOK_SWEEPS: u32 = 50;
 /// How long new mappings are gathered before anyone looks: a program that starts makes a handful of them.
 const GATHER_MIN: Duration = Duration::from_millis(20);
 /// The same, as a multiple of how long the last look took: whoever maps files without end keeps a processor a fifth busy.

@@ -71,7 +71,8 @@ impl Top {
             (false, false) => Output::Text,
         };
         let mut left = if self.once { 1 } else { self.count.unwrap_or(u64::MAX) };
-        while left > 0 && output.wait(begin + self.interval, &STOP)? {
+        let mut next = begin + self.interval;
+        while left > 0 && output.wait(next, &STOP)? {
             match ask() {
                 Ok(now) => {
                     let seconds = begin.elapsed().as_secs_f64();
@@ -80,14 +81,10 @@ impl Top {
                     before = now;
                     left -= 1;
                 }
-                Err(error) => {
-                    // What happens until it answers again belongs to one long interval.
-                    output.complain(&format!("{error:#}"))?;
-                    if !output.wait(Instant::now() + self.interval, &STOP)? {
-                        break;
-                    }
-                }
+                // What happens until it answers again belongs to one long interval.
+                Err(error) => output.complain(&format!("{error:#}"))?,
             }
+            next = Instant::now() + self.interval;
         }
         Ok(())
     }
