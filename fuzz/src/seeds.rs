@@ -61,7 +61,13 @@ fn segment(batch: Bytes) -> Vec<u8> {
 }
 
 fn produce(batch: Bytes) -> Vec<u8> {
-    let batch = ProduceBatch { topic: "orders".into(), partition: 3, batch, record_bytes: 100 };
+    let batch = ProduceBatch {
+        topic: "orders".into(),
+        partition: 3,
+        batch,
+        record_bytes: 100,
+        traceparent: String::new(),
+    };
     ProduceRequest { batches: vec![batch; 2] }.encode_to_vec()
 }
 

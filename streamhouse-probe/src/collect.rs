@@ -6,9 +6,8 @@ mod ledger;
 mod liveness;
 mod sums;
 
-pub use sums::{
-    Buckets, Counts, Detail, Labels, MapUse, SameFile, SeriesKey, SiteSum, SizeCounts, Statuses, Sums,
-};
+pub use streamhouse_metrics::{Buckets, Counts, Detail, SizeCounts};
+pub use sums::{Labels, MapUse, SameFile, SeriesKey, SiteSum, Statuses, Sums};
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -49,6 +48,8 @@ pub struct Collector {
     merged: HashMap<u32, u32>,
     /// Targets that values named at the last collection.
     named: HashSet<u32>,
+    /// Nonces of processes that are left out.
+    left_out: HashSet<u64>,
 }
 
 impl Collector {
@@ -61,7 +62,14 @@ impl Collector {
             unlabelled_operations: 0,
             merged: HashMap::new(),
             named: HashSet::new(),
+            left_out: HashSet::new(),
         }
+    }
+
+    /// From now on leaves out what processes with these nonces count: they serve it themselves. What was served of them
+    /// stays as it is.
+    pub fn leave_out(&mut self, nonces: HashSet<u64>) {
+        self.left_out = nonces;
     }
 
     /// Sums up what the kernel has counted until now; values of processes that have exited are kept here and leave the
@@ -151,7 +159,7 @@ impl Collector {
         room: &mut Room,
     ) -> Result<Pass, CollectError> {
         let mut pass = Pass::default();
-        let mut exited = Vec::new();
+        let (mut exited, mut left_out) = (Vec::new(), Vec::new());
         self.ledger.begin();
         for entry in self.maps.values() {
             let (key, value) = entry.map_err(in_map(VALUES))?;
@@ -161,6 +169,16 @@ impl Collector {
             }
             let has_exited = fates.get(&key.tgid).is_some_and(|fate| fate.is_exit_of(key.nonce));
             let reading = Reading { key, value, sizes: self.sizes(key)? };
+            if self.left_out.contains(&key.nonce) {
+                if self.ledger.serves(&key) {
+                    self.ledger.fold(&reading, now, room, || None);
+                }
+                match has_exited {
+                    true => left_out.push(key),
+                    false => self.processes.saw(key.tgid, key.nonce),
+                }
+                continue;
+            }
             if has_exited {
                 exited.push(reading);
                 continue;
@@ -169,6 +187,9 @@ impl Collector {
             if !self.ledger.add(&reading, now, room, || labels_of(&self.maps, key)) {
                 pass.held_back += 1;
             }
+        }
+        for key in left_out {
+            self.maps.remove_value(key).map_err(in_map(VALUES))?;
         }
         for reading in exited {
             let labels = labels_of(&self.maps, reading.key);

@@ -103,6 +103,9 @@ struct Run {
         value_parser = interval::parse
     )]
     discover_interval: Duration,
+    /// Serve also what processes serve themselves, to compare the two: who scrapes both counts twice.
+    #[arg(long, env = "STREAMHOUSE_PROBE_EVEN_SELF_SERVING")]
+    even_self_serving: bool,
     #[command(flatten)]
     object: Object,
 }
@@ -175,7 +178,8 @@ impl Run {
         // First, so that a second probe by mistake attaches nothing.
         let listener = http::listen(self.listen_address).await?;
         let room = Room::new(self.series_max as usize, self.classic_buckets_per_octave);
-        let probe = Arc::new(Probe::new(load(&self.object), room));
+        let probe = Probe::new(load(&self.object), room);
+        let probe = Arc::new(if self.even_self_serving { probe.even_self_serving() } else { probe });
         let mut sweeps = start_sweeps(probe.clone(), self.discover_interval)?;
         say_where(&web, listener.local_addr()?);
         let mut terminate = signal(SignalKind::terminate())?;

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use streamhouse_abi::map::Counter;
-use streamhouse_metrics::catalog;
+use streamhouse_metrics::host::Host;
+use streamhouse_metrics::{Families, LabelValues, catalog};
 
 use crate::collect::Sums;
-use crate::encode::{Families, LabelValues, Scrape};
+use crate::encode::Scrape;
 use crate::pages::Rejection;
 use crate::room::Room;
 use crate::sites::Refusal;
@@ -30,6 +31,8 @@ pub struct Own {
     pub series: SeriesCounts,
     /// How long ago a sweep was finished, or the probe started.
     pub sweep_age: Duration,
+    /// What the machine has left.
+    pub host: Host,
 }
 
 /// What a scrape took.
@@ -92,6 +95,7 @@ impl Own {
         families.count(&c::PROBE_SERIES, &none, self.series.served as u64, since);
         families.count(&c::PROBE_SERIES_MAX, &none, self.series.max as u64, since);
         families.count(&c::PROBE_SERIES_REFUSED, &none, self.series.refused, since);
+        self.host.add_to(families);
         self.targets.add_to(families, since);
         families.count(&c::PROBE_PAGES_READ, &none, scrape.state.pages_read, since);
         for reason in Rejection::ALL {

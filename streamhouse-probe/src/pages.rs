@@ -17,7 +17,7 @@ pub use source::{PageFile, Sought, open};
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use streamhouse_abi::Role;
 use streamhouse_abi::limits::PROCESSES_MAX;
@@ -31,6 +31,9 @@ use crate::room::Room;
 const SCRAPE_BYTES_MAX: usize = 64 << 20;
 /// Most counters of one page. An agent has one.
 const PAGE_COUNTERS_MAX: usize = 64;
+/// How long a process that served its metrics itself is remembered when it has gone: until the kernel's values of it are
+/// read, which is soon.
+const SELF_SERVING_KEPT: Duration = Duration::from_secs(60);
 /// A larger buffer is given back after the scrape.
 const BUFFER_KEPT_BYTES: usize = 1 << 20;
 
@@ -76,6 +79,10 @@ pub struct Pages {
     pages_read: u64,
     rejected: BTreeMap<Rejection, u64>,
     buffer: Vec<u8>,
+    /// Nonces of processes that serve their metrics themselves, and when that was last seen.
+    self_serving: HashMap<u64, Instant>,
+    /// Their pages are read all the same.
+    even_self_serving: bool,
 }
 
 #[derive(Debug)]
@@ -104,6 +111,22 @@ struct Merged {
 }
 
 impl Pages {
+    /// Pages that are read also of processes that serve their metrics themselves: to compare the two.
+    pub fn even_self_serving() -> Pages {
+        Pages { even_self_serving: true, ..Pages::default() }
+    }
+
+    /// The nonces of processes that serve their metrics themselves: those that run, and those that went a moment ago.
+    pub fn self_serving(&mut self, now: Instant) -> HashSet<u64> {
+        if self.even_self_serving {
+            return HashSet::new();
+        }
+        let running = self.live.values().filter_map(|page| page.file.self_serving());
+        self.self_serving.extend(running.map(|nonce| (nonce, now)));
+        self.self_serving.retain(|_, seen| now.saturating_duration_since(*seen) < SELF_SERVING_KEPT);
+        self.self_serving.keys().copied().collect()
+    }
+
     /// Takes a process's page in. Discovery tells of no more than [`PROCESSES_MAX`] at one time, and looks for the others
     /// again later.
     pub fn add(&mut self, pid: u32, file: PageFile) {
@@ -127,6 +150,7 @@ impl Pages {
     pub fn exited(&mut self, pid: u32, now: Instant, room: &mut Room) {
         let Some(mut page) = self.live.remove(&pid) else { return };
         room.exited(pid);
+        self.self_serving.extend(page.file.self_serving().map(|nonce| (nonce, now)));
         let slots = self.read_page(&page.file, &mut { SCRAPE_BYTES_MAX }).unwrap_or_default();
         for slot in &slots {
             self.note_counter(&mut page, slot);
@@ -173,7 +197,7 @@ impl Pages {
 
     /// The values of a page, or none when the process serves them itself.
     fn read_page(&mut self, file: &PageFile, budget: &mut usize) -> Option<Vec<SlotValue>> {
-        if file.serves_metrics {
+        if !self.even_self_serving && file.self_serving().is_some() {
             return None;
         }
         match file.read(&mut self.buffer, budget) {
@@ -220,12 +244,10 @@ impl Pages {
             return;
         }
         let Some(into) = self.merged_entry(merged, slot.key(), pid, room) else { return };
-        match merge {
-            Merge::Latest if slot.updated_ns >= into.updated_ns => into.value = slot.value,
-            Merge::Latest => {}
-            Merge::MaxLive => into.value = into.value.max(slot.value),
-            Merge::AddLive | Merge::AddAll => into.value = into.value.saturating_add(slot.value),
-        }
+        into.value = match slot.updated_ns >= into.updated_ns {
+            true => merge.of_two(into.value, slot.value),
+            false => merge.of_two(slot.value, into.value),
+        };
         into.updated_ns = into.updated_ns.max(slot.updated_ns);
     }
 
@@ -295,7 +317,7 @@ impl Pages {
     fn keep_last(&mut self, slot: &SlotValue, now: Instant, kept_max: usize) {
         let value = match of_gauge(slot.gauge).merge {
             Merge::Latest => slot.value,
-            Merge::AddLive | Merge::MaxLive => 0,
+            Merge::AddLive | Merge::MaxLive | Merge::MinLive => 0,
             Merge::AddAll => return,
         };
         if let Some(kept) = self.kept_entry(slot.key(), now, kept_max)

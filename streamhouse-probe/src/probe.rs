@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use streamhouse_metrics::host::Host;
 use tracing::{debug, warn};
 
 use crate::attach::Kernel;
@@ -96,6 +97,12 @@ impl Probe {
         Probe { inner: Mutex::new(inner), sweeps: Mutex::new(sweeps), clock: WallClock::now() }
     }
 
+    /// The same, but that it serves also what processes serve themselves.
+    pub fn even_self_serving(self) -> Probe {
+        self.lock().pages = Pages::even_self_serving();
+        self
+    }
+
     /// Watches processes for ever: sweeps at every interval, and in between follows exits and what the kernel tells.
     pub fn watch(&self, mut discovery: Discovery, interval: Duration) -> ! {
         self.sweeps().interval = interval;
@@ -153,6 +160,7 @@ impl Probe {
             scrapes: inner.scrapes,
             previous_scrape: inner.previous_scrape,
             series: SeriesCounts::from(&inner.room),
+            host: Host::look(),
             sweep_age: begin.saturating_duration_since(self.sweeps().last),
         };
         let scrape = Scrape { sums: sums.as_ref(), state: &state, own: &own, clock: &self.clock };
@@ -222,6 +230,7 @@ impl Inner {
     /// What the kernel has counted; `None` without a kernel program. Files found to be one are attached once from here.
     fn collect(&mut self, now: Instant) -> Result<Option<Sums>, CollectError> {
         let Some(collector) = &mut self.collector else { return Ok(None) };
+        collector.leave_out(self.pages.self_serving(now));
         let sums = collector.collect(now, &mut self.room)?;
         self.collected = now;
         collector.forget_merged(&self.targets.attached())?;

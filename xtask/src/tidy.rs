@@ -11,7 +11,7 @@ use streamhouse_abi::Site;
 const EDGES: &[(&str, &[&str])] = &[
     ("abi", &[]),
     ("core", &[]),
-    ("hooks", &["abi"]),
+    ("hooks", &["abi", "metrics"]),
     ("metrics", &["abi"]),
     ("proto", &["core", "metadata"]),
     ("metadata", &["core", "hooks"]),
@@ -24,6 +24,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tests", &[]),
     ("s3-server", &["tests"]),
     ("hooked", &["hooks"]),
+    ("planes", &["agent", "client", "metadata", "metrics", "storage", "tests"]),
     ("torture", &["client", "core", "metadata", "storage"]),
     ("simulation", &["agent", "client", "core", "hooks", "metadata", "proto", "storage"]),
 ];

@@ -143,11 +143,22 @@ pub enum Gauge {
     GroupLagRecords = 10,
     /// [`ConsumerLagMilliseconds`](Gauge::ConsumerLagMilliseconds) of a group, in the agent that leases the partition.
     GroupLagMilliseconds = 11,
+    /// Bytes of batches received and neither committed nor refused, in an agent.
+    AgentUnflushedBytes = 12,
+    /// When the oldest of those batches was received: CLOCK_MONOTONIC nanoseconds, 0 while there are none. A time, not an
+    /// age, so that it grows older also in an agent that hangs.
+    AgentUnflushedSince = 13,
+    /// Leases lost before they were given back, since start; a counter.
+    AgentLeaseLosses = 14,
+    /// Commits refused because the lease's epoch was not the current one, by partition, since start; a counter.
+    AgentLeaseFencings = 15,
+    /// The offset that a group has committed, in the agent that leases the partition.
+    GroupCommittedOffset = 16,
 }
 
 impl Gauge {
     /// Every gauge, in the order of its number.
-    pub const ALL: [Gauge; 11] = [
+    pub const ALL: [Gauge; 16] = [
         Gauge::ProducerPendingRecords,
         Gauge::ConsumerLagRecords,
         Gauge::ConsumerLagMilliseconds,
@@ -159,6 +170,11 @@ impl Gauge {
         Gauge::AgentReady,
         Gauge::GroupLagRecords,
         Gauge::GroupLagMilliseconds,
+        Gauge::AgentUnflushedBytes,
+        Gauge::AgentUnflushedSince,
+        Gauge::AgentLeaseLosses,
+        Gauge::AgentLeaseFencings,
+        Gauge::GroupCommittedOffset,
     ];
 
     /// The gauge of a number, if there is one.

@@ -87,7 +87,8 @@ impl Agent {
         let stop = stop_grpc.clone().cancelled_owned();
         let grpc_task = spawn(grpc::serve(listeners.grpc, instance, service, (&config).into(), stop));
         let stop = stop_http.clone().cancelled_owned();
-        let http_task = spawn(http::serve(listeners.http, engine.readiness.clone(), stop));
+        let http_task =
+            spawn(http::serve(listeners.http, engine.readiness.clone(), engine.metrics.clone(), stop));
         Ok(Agent {
             grpc_address: listeners.grpc_address,
             http_address: listeners.http_address,
@@ -109,7 +110,7 @@ impl Agent {
         self.grpc_address
     }
 
-    /// Where `/health` and `/ready` are.
+    /// Where `/health`, `/ready` and `/metrics` are.
     pub fn http_address(&self) -> SocketAddr {
         self.http_address
     }

@@ -1,10 +1,10 @@
 //! A batch on its way from the request to its answer.
 
-use crate::{error::WriteError, grpc::Admission};
+use crate::{error::WriteError, grpc::Admission, unflushed::Ticket};
 use bytes::Bytes;
 use std::sync::Arc;
 use streamhouse_core::{TopicPartition, batch::ProducerStamp};
-use streamhouse_hooks::{Scope, Started, Write, write};
+use streamhouse_hooks::{Scope, Started, TraceContext, Write, write};
 use tokio::sync::oneshot;
 
 /// A checked batch and where it belongs.
@@ -25,8 +25,14 @@ pub(crate) struct Batch {
 pub(crate) struct Waiter {
     pub(crate) event: Event,
     pub(crate) reply: oneshot::Sender<Result<u64, WriteError>>,
-    /// Holds the request's share of the unflushed bytes until its last batch is answered.
-    pub(crate) _admission: Arc<Option<Admission>>,
+    /// Held until the request's last batch is answered.
+    pub(crate) _held: Arc<Held>,
+}
+
+/// What a request holds: its share of the unflushed bytes, and its place among what is unflushed.
+pub(crate) struct Held {
+    pub(crate) _admission: Option<Admission>,
+    pub(crate) _unflushed: Ticket,
 }
 
 /// What the `write` hook is told of a batch.
@@ -35,11 +41,13 @@ pub(crate) struct Event {
     pub(crate) records: u64,
     pub(crate) bytes: u64,
     pub(crate) started: Started,
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl Event {
     /// Tells whoever looks how the batch ended: 0 or an error kind's number.
     pub(crate) fn fire(self, scope: &Scope, status: u8) {
+        let _entered = self.trace.map(TraceContext::enter);
         write(scope, Write { records: self.records, bytes: self.bytes, started: self.started, status });
     }
 }

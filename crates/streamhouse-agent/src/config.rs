@@ -12,7 +12,7 @@ use streamhouse_storage::ObjectStoreUrl;
 
 /// Where producers connect unless told otherwise.
 pub(crate) const GRPC_LISTEN_ADDRESS_DEFAULT: &str = "127.0.0.1:50051";
-/// Where `/health` and `/ready` are served unless told otherwise.
+/// Where `/health`, `/ready` and `/metrics` are served unless told otherwise.
 pub(crate) const HTTP_LISTEN_ADDRESS_DEFAULT: &str = "127.0.0.1:8080";
 /// The metadata file unless told otherwise.
 pub(crate) const METADATA_PATH_DEFAULT: &str = "./streamhouse/metadata.db";
@@ -55,7 +55,7 @@ pub struct Flags {
     /// Where producers connect (gRPC)
     #[arg(long, env = "STREAMHOUSE_GRPC_LISTEN_ADDRESS", default_value = GRPC_LISTEN_ADDRESS_DEFAULT)]
     pub grpc_listen_address: SocketAddr,
-    /// Where /health and /ready are served
+    /// Where /health, /ready and, when the agent is built with the feature metrics, /metrics are served
     #[arg(long, env = "STREAMHOUSE_HTTP_LISTEN_ADDRESS", default_value = HTTP_LISTEN_ADDRESS_DEFAULT)]
     pub http_listen_address: SocketAddr,
     /// HOST:PORT that producers are told to connect to [default: the gRPC listen address]

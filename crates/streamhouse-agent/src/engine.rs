@@ -9,8 +9,10 @@ use crate::flush::{Command, Flusher, Tools};
 use crate::grpc::Service;
 use crate::lags::Lags;
 use crate::lease::{LeaseKeeper, Parts};
+use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::trial::{self, Trials};
+use crate::unflushed::Unflushed;
 use crate::upkeep::Upkeeper;
 use futures::future::{BoxFuture, FutureExt};
 use object_store::ObjectStore;
@@ -36,6 +38,7 @@ pub struct Engine {
     pub(crate) instance: Instance,
     pub(crate) service: Arc<Service>,
     pub(crate) readiness: Readiness,
+    pub(crate) metrics: Metrics,
     flusher: mpsc::Sender<Command>,
     stop_leases: CancellationToken,
 }
@@ -72,7 +75,8 @@ impl Engine {
         metadata: Arc<dyn MetadataStore>,
         objects: Arc<dyn ObjectStore>,
     ) -> Result<(Engine, Work), StartError> {
-        let instance = Instance::new(Role::Agent, config.agent_id.as_str(), "");
+        let metrics = Metrics::new();
+        let instance = metrics.of(Instance::new(Role::Agent, config.agent_id.as_str(), ""));
         let segments = SegmentStore::new(objects, &instance);
         check_writable(&segments, config.lease_term).await?;
         let (flusher, commands) = mpsc::channel(COMMANDS_MAX);
@@ -132,8 +136,9 @@ impl Engine {
             lags: lags.run().boxed(),
         };
         let (agent, scope) = (config.agent_id.clone(), instance.scope("", None));
-        let service = Arc::new(Service { agent, metadata, flusher: flusher.clone(), wanted, scope });
-        Ok((Engine { instance, service, readiness, flusher, stop_leases }, work))
+        let (flushes, unflushed) = (flusher.clone(), Unflushed::new(&instance));
+        let service = Arc::new(Service { agent, metadata, flusher: flushes, wanted, scope, unflushed });
+        Ok((Engine { instance, service, readiness, metrics, flusher, stop_leases }, work))
     }
 
     /// Answers a producer, once every batch is in the log or refused.

@@ -1,8 +1,12 @@
-//! `/health`: the process runs. `/ready`: it takes records.
+//! `/health`: the process runs. `/ready`: it takes records. `/metrics`: what it counts.
 
 use crate::connections::{Incoming, Rules};
+use crate::metrics::{self, Metrics};
 use crate::readiness::Readiness;
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::extract::State;
+use axum::http::{StatusCode, header::CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use axum::{Router, routing::get};
 use std::{future::Future, io, time::Duration};
 use streamhouse_core::Counted;
 use tokio::net::TcpListener;
@@ -16,16 +20,22 @@ const CONNECTION_TIME: Duration = Duration::from_secs(10);
 /// looks after the agent is answered in time however many others connect.
 const IDLE_MIN: Duration = Duration::from_millis(50);
 
+/// What `/metrics` says when nothing is counted here.
+const NO_METRICS: &str = "this agent counts nothing itself: streamhouse-probe serves its metrics, or an agent that is built with \
+                          `--features metrics` does\n";
+
 /// Serves until `stop`.
 pub(crate) async fn serve(
     listener: TcpListener,
     readiness: Readiness,
+    metrics: Metrics,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let routes = Router::new()
         .route("/health", get(async || "ok\n"))
         .route("/ready", get(ready))
-        .with_state(readiness);
+        .with_state(readiness)
+        .route("/metrics", get(served).with_state(metrics));
     let rules = Rules {
         server: "HTTP",
         connections_max: CONNECTIONS_MAX,
@@ -34,6 +44,13 @@ pub(crate) async fn serve(
         idle_min: IDLE_MIN,
     };
     axum::serve(Incoming::new(listener, rules, None), routes).with_graceful_shutdown(stop).await
+}
+
+async fn served(State(metrics): State<Metrics>) -> Response {
+    match metrics.page() {
+        Some(page) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], page).into_response(),
+        None => (StatusCode::NOT_FOUND, NO_METRICS).into_response(),
+    }
 }
 
 async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {

@@ -9,8 +9,8 @@ use streamhouse_metadata::{GroupOffset, MetadataStore};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Groups and partitions that have gauges, two each: with some room for other processes they fit what a probe serves.
-const LAGS_MAX: usize = 2000;
+/// Groups and partitions that have gauges, three each: with some room for others they fit what a probe serves of a process.
+const LAGS_MAX: usize = 1500;
 
 /// The task that publishes them.
 pub(crate) struct Lags {
@@ -26,6 +26,8 @@ pub(crate) struct Lags {
 struct Lag {
     records: Gauge,
     milliseconds: Gauge,
+    /// Once the group has committed.
+    committed: Option<Gauge>,
 }
 
 /// What is published.
@@ -83,10 +85,9 @@ impl Published {
         let count = lags.len();
         let mut before = std::mem::take(&mut self.lags);
         for (group, offset) in lags.into_iter().take(LAGS_MAX) {
-            let key = (group, offset.partition);
-            let lag = before.remove(&key).unwrap_or_else(|| Lag::new(instance, &key));
-            lag.records.set_now(offset.lag_records);
-            lag.milliseconds.set_now(u64::try_from(offset.lag.as_millis()).unwrap_or(u64::MAX));
+            let key = (group, offset.partition.clone());
+            let mut lag = before.remove(&key).unwrap_or_else(|| Lag::new(instance, &key));
+            lag.publish(instance, &key, &offset);
             self.lags.insert(key, lag);
         }
         let is_over = count > LAGS_MAX;
@@ -102,9 +103,25 @@ impl Published {
 }
 
 impl Lag {
-    fn new(instance: &Instance, (group, partition): &(GroupId, TopicPartition)) -> Lag {
-        let TopicPartition { topic, partition } = partition;
-        let gauge = |id| instance.group_gauge(id, group.as_str(), topic.as_str(), Some(*partition));
-        Lag { records: gauge(GaugeId::GroupLagRecords), milliseconds: gauge(GaugeId::GroupLagMilliseconds) }
+    fn new(instance: &Instance, key: &(GroupId, TopicPartition)) -> Lag {
+        Lag {
+            records: gauge(instance, GaugeId::GroupLagRecords, key),
+            milliseconds: gauge(instance, GaugeId::GroupLagMilliseconds, key),
+            committed: None,
+        }
     }
+
+    fn publish(&mut self, instance: &Instance, key: &(GroupId, TopicPartition), offset: &GroupOffset) {
+        self.records.set_now(offset.lag_records);
+        self.milliseconds.set_now(u64::try_from(offset.lag.as_millis()).unwrap_or(u64::MAX));
+        if let Some(committed) = offset.committed {
+            let new = || gauge(instance, GaugeId::GroupCommittedOffset, key);
+            self.committed.get_or_insert_with(new).set_now(committed);
+        }
+    }
+}
+
+fn gauge(instance: &Instance, id: GaugeId, (group, partition): &(GroupId, TopicPartition)) -> Gauge {
+    let TopicPartition { topic, partition } = partition;
+    instance.group_gauge(id, group.as_str(), topic.as_str(), Some(*partition))
 }

@@ -8,7 +8,9 @@
 //! - `grpc` takes requests in, as far as there is room for them, checks batches, and answers for the metadata store;
 //! - `flush` collects batches, stores and commits segments, one task for all partitions;
 //! - `lease` takes this agent's share of the leases, renews them and hands them over, one task;
-//! - `http` serves `/health` and `/ready`, which is what the two tasks above say in `readiness`;
+//! - `http` serves `/health`, `/ready`, which is what the two tasks above say in `readiness`, and `/metrics`, which is what
+//!   `metrics` counts;
+//! - `unflushed` publishes what waits to be stored;
 //! - `upkeep` removes what nothing can be read from any more, one agent for all;
 //! - `lags` publishes how far behind groups are;
 //! - `trial` finds out whether stores that failed can be written again;
@@ -40,10 +42,12 @@ mod grpc;
 mod http;
 mod lags;
 mod lease;
+mod metrics;
 mod readiness;
 mod security;
 mod tls;
 mod trial;
+mod unflushed;
 mod upkeep;
 mod watched;
 

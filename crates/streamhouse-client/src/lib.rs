@@ -5,6 +5,11 @@
 //! - [`Consumer`] reads committed segments straight from object storage and keeps its group's offsets in metadata.
 //! - [`Admin`] creates topics and inspects groups.
 //!
+//! With the feature `metrics` a producer or consumer counts for a registry that the application serves:
+//! `ProducerMetrics`, `ConsumerMetrics`. Without it the probe sees them from outside.
+//!
+//! A record that is sent while a [`TraceContext`] is current carries it, in its batch, to the agent and its logs.
+//!
 //! All three find everything through a [`ClientStore`].
 //!
 //! ```no_run
@@ -42,6 +47,8 @@ mod backoff;
 mod consumer;
 mod error;
 mod identity;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod producer;
 mod remote;
 mod security;
@@ -49,12 +56,15 @@ mod security;
 pub use admin::{Admin, OffsetTarget, TopicDescription};
 pub use consumer::{ConsumedRecord, Consumer, ConsumerBuilder, OffsetReset};
 pub use error::{ClientError, Result};
+#[cfg(feature = "metrics")]
+pub use metrics::{ConsumerMetrics, ProducerMetrics};
 #[doc(hidden)]
 pub use producer::Transport;
 pub use producer::{Delivery, DeliveryReport, Producer, ProducerBuilder, ProducerStats};
 pub use remote::{RemoteMetadataStore, RemoteMetadataStoreBuilder};
 pub use security::ClientSecurity;
 pub use streamhouse_core::batch::Compression;
+pub use streamhouse_hooks::TraceContext;
 pub use streamhouse_metadata::{ClientStore, Retention};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -6,6 +6,7 @@ use crate::error::{ClientError, Result};
 use std::path::PathBuf;
 use std::time::Duration;
 use std::{fmt, net::IpAddr, sync::Arc};
+use streamhouse_hooks::{TraceContext, trace::TRACEPARENT};
 use token::TokenSource;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Uri};
@@ -186,11 +187,15 @@ impl Connector {
         Ok(endpoint.connect_lazy())
     }
 
-    /// A request with this message and the token.
+    /// A request with this message, the token, and the trace that is current.
     pub(crate) async fn request<M>(&self, message: M) -> tonic::Request<M> {
         let mut request = tonic::Request::new(message);
         if let Some(token) = &self.token {
             request.metadata_mut().insert(AUTHORIZATION, token.header().await);
+        }
+        let trace = TraceContext::current().and_then(|context| context.to_string().parse().ok());
+        if let Some(trace) = trace {
+            request.metadata_mut().insert(TRACEPARENT, trace);
         }
         request
     }

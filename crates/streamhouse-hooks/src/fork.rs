@@ -1,6 +1,6 @@
 //! What the child of a fork has to do before anything else of it runs.
 //!
-//! - It leaves its parent's page and nonce alone.
+//! - It leaves its parent's page, nonce and trace ids alone.
 //! - It takes back what the kernel made of its parent's sites. Since Linux 6.18 a site that was hit is a CALL to a page
 //!   which a fork does not copy, while it copies the call: a child that came to such a site would jump to nowhere and
 //!   die (seen on 6.18; invariant 7). So the child drops its copies of the pages with sites, which brings back the nops
@@ -35,6 +35,7 @@ extern "C" fn child() {
     if let Some(Some(page)) = process::forget().and_then(|process| process.page.get()) {
         page.disown();
     }
+    crate::trace::forget_random();
     let places = Site::ALL.map(place);
     if places.iter().flatten().any(Place::is_call) {
         renew(&places);

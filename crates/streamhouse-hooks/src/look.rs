@@ -3,10 +3,10 @@
 use streamhouse_abi::UNTIMED;
 use tracing::Level;
 
-/// Whether anyone looks: a tracer is attached, or `tracing` listens at `level`.
+/// Whether anyone looks: a tracer is attached, the process counts for itself, or `tracing` listens at `level`.
 #[inline(always)]
 pub(crate) fn at(attached: bool, level: Level) -> bool {
-    !cfg!(feature = "disabled") && (attached || tracing::level_enabled!(level))
+    !cfg!(feature = "disabled") && (attached || crate::record::is_on() || tracing::level_enabled!(level))
 }
 
 /// The duration for a `tracing` event: the field is left out when there is none.

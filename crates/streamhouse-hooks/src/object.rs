@@ -1,7 +1,8 @@
 //! `object`: an object-store operation, in agent and consumer, from start to completion.
 
 use crate::look;
-use crate::{Operation, Scope, Started};
+use crate::record::{self, Counted};
+use crate::{Operation, Scope, Site, Started, trace};
 use tracing::Level;
 
 site!(Object, "object", Object);
@@ -45,18 +46,22 @@ pub fn object(scope: &Scope, event: Object) {
 fn observe(scope: &Scope, event: Object) {
     let Object { operation, bytes, started, status } = event;
     let duration_ns = started.elapsed_ns();
+    let trace_id = trace::current_id();
     if attached() {
         fire(scope.touched(), 0, bytes, duration_ns, u64::from(status), operation as u64);
     }
+    let (site, detail, records) = (Site::Object, operation as u16, 0);
+    record::count(scope, Counted { site, detail, status, records, bytes, duration_ns, bins: None });
     tracing::event!(
         target: "streamhouse::object",
         LEVEL,
         topic = scope.topic(),
         partition = scope.partition(),
         operation = operation.name(),
-        records = 0u64,
+        records,
         bytes,
         duration = look::timed(duration_ns),
         status,
+        trace_id = trace_id.map(tracing::field::display),
     );
 }

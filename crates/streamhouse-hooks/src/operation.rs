@@ -53,9 +53,15 @@ macro_rules! operation {
         fn observe(scope: &$crate::Scope, event: $event) {
             let $event { records, bytes, started, status } = event;
             let duration_ns = started.elapsed_ns();
+            let trace_id = $crate::trace::current_id();
             if attached() {
-                fire(scope.touched(), records, bytes, duration_ns, u64::from(status), 0);
+                let trace_id = $crate::trace::address(&trace_id);
+                fire(scope.touched(), records, bytes, duration_ns, u64::from(status), trace_id);
             }
+            let site = $crate::Site::$site;
+            let counted =
+                $crate::record::Counted { site, detail: 0, status, records, bytes, duration_ns, bins: None };
+            $crate::record::count(scope, counted);
             tracing::event!(
                 target: concat!("streamhouse::", $name),
                 LEVEL,
@@ -65,6 +71,7 @@ macro_rules! operation {
                 bytes,
                 duration = $crate::look::timed(duration_ns),
                 status,
+                trace_id = trace_id.map(tracing::field::display),
             );
         }
     };

@@ -64,13 +64,19 @@ pub(crate) fn forget() -> Option<&'static Process> {
 /// 64 random bits. Early at boot, when the kernel has none to give without waiting, bits that merely differ between
 /// processes: a nonce is no secret.
 fn nonce(pid: u32) -> u64 {
-    random().unwrap_or_else(|| {
-        // The finaliser of SplitMix64: spreads every bit over all others.
-        let mixed = crate::started::monotonic_ns() ^ u64::from(pid).rotate_left(40);
-        let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    })
+    random().unwrap_or_else(|| mixed(crate::started::monotonic_ns() ^ u64::from(pid).rotate_left(40)))
+}
+
+/// What a thread's generator begins with.
+pub(crate) fn seed() -> u64 {
+    nonce(std::process::id())
+}
+
+/// The finaliser of SplitMix64: spreads every bit over all others.
+pub(crate) fn mixed(bits: u64) -> u64 {
+    let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
 }
 
 #[cfg(target_os = "linux")]

@@ -1,7 +1,8 @@
 //! `request`: a gRPC request, in the agent, from the start of its handler to the response.
 
 use crate::look;
-use crate::{Method, Scope, Started};
+use crate::record::{self, Counted};
+use crate::{Method, Scope, Site, Started, trace};
 use tracing::Level;
 
 site!(Request, "request", Request);
@@ -43,18 +44,22 @@ pub fn request(scope: &Scope, event: Request) {
 fn observe(scope: &Scope, event: Request) {
     let Request { method, started, status } = event;
     let duration_ns = started.elapsed_ns();
+    let trace_id = trace::current_id();
     if attached() {
         fire(scope.touched(), 0, 0, duration_ns, u64::from(status), method as u64);
     }
+    let (site, detail, records, bytes) = (Site::Request, method as u16, 0, 0);
+    record::count(scope, Counted { site, detail, status, records, bytes, duration_ns, bins: None });
     tracing::event!(
         target: "streamhouse::request",
         LEVEL,
         topic = scope.topic(),
         partition = scope.partition(),
         method = method.name(),
-        records = 0u64,
-        bytes = 0u64,
+        records,
+        bytes,
         duration = look::timed(duration_ns),
         status,
+        trace_id = trace_id.map(tracing::field::display),
     );
 }

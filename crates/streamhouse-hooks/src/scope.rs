@@ -9,12 +9,16 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use streamhouse_abi::limits::{GROUP_BYTES_MAX, INSTANCE_ID_BYTES_MAX, TOPIC_BYTES_MAX};
 use streamhouse_abi::{Owner, Scope as Layouts, ScopeHead};
+#[cfg(feature = "metrics")]
+use streamhouse_metrics::recorder::{self, Recorder, Subject};
 
 /// One agent, producer or consumer. Cheap to clone.
 #[derive(Clone)]
 pub struct Instance {
     role: Role,
     owner: Arc<Owner>,
+    #[cfg(feature = "metrics")]
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl Instance {
@@ -27,9 +31,27 @@ impl Instance {
             Owner { instance_id: [0; INSTANCE_ID_BYTES_MAX + 1], group: [0; GROUP_BYTES_MAX + 1] };
         text::store(&mut owner.instance_id, instance_id);
         text::store(&mut owner.group, group);
-        let instance = Instance { role, owner: Arc::new(owner) };
+        let instance = Instance {
+            role,
+            owner: Arc::new(owner),
+            #[cfg(feature = "metrics")]
+            recorder: None,
+        };
         instance.page();
         instance
+    }
+
+    /// Has what happens to this instance counted in `recorder` too, for a process that serves its metrics itself. The page
+    /// says so from now on, and the probe leaves out whatever the process does: what else is in it has to be counted in
+    /// a recorder as well, to be seen. `None` changes nothing.
+    #[cfg(feature = "metrics")]
+    pub fn recorded(mut self, recorder: Option<Arc<Recorder>>) -> Instance {
+        if recorder.is_some() {
+            self.recorder = recorder;
+            crate::record::turn_on();
+            self.page();
+        }
+        self
     }
 
     /// A scope of this instance, for the events of one partition; of a whole topic with `None`, of the instance itself
@@ -48,12 +70,28 @@ impl Instance {
     /// [`gauge`](Self::gauge) of a group that is not the instance's own: an agent publishes those of every group.
     pub fn group_gauge(&self, gauge: GaugeId, group: &str, topic: &str, partition: Option<u32>) -> Gauge {
         let labels = Labels { instance_id: self.instance_id(), group, topic, partition };
-        self.page().map_or_else(Gauge::default, |page| page.gauge(gauge, labels))
+        let published = self.page().map_or_else(Gauge::default, |page| page.gauge(gauge, labels));
+        #[cfg(feature = "metrics")]
+        if let Some(recorder) = &self.recorder {
+            return published.recorded(recorder.value(gauge, self.counted_as(group, topic, partition)));
+        }
+        published
+    }
+
+    #[cfg(feature = "metrics")]
+    fn counted_as(&self, group: &str, topic: &str, partition: Option<u32>) -> recorder::Labels {
+        let [instance_id, group, topic] = [self.instance_id(), group, topic].map(Box::from);
+        recorder::Labels { role: self.role, instance_id, group, topic, partition }
     }
 
     /// The process's page; made now if there is none, as in a child forked since `new`.
     pub(crate) fn page(&self) -> Option<&'static Page> {
-        page::current(self.role, self.instance_id())
+        let page = page::current(self.role, self.instance_id());
+        #[cfg(feature = "metrics")]
+        if let Some(page) = page.filter(|_| self.recorder.is_some()) {
+            page.serves_metrics();
+        }
+        page
     }
 
     fn instance_id(&self) -> &str {
@@ -79,6 +117,8 @@ impl fmt::Debug for Instance {
 /// every partition.
 pub struct Scope {
     head: NonNull<ScopeHead>,
+    #[cfg(feature = "metrics")]
+    subject: Option<Box<Subject>>,
 }
 
 // SAFETY: the memory is written before the scope exists and never again; it is freed by the last owner's drop, and the
@@ -106,8 +146,20 @@ impl Scope {
             let text = start.add(Layouts::TOPIC_OFFSET);
             text.copy_from_nonoverlapping(topic.as_ptr(), topic.len());
             text.add(topic.len()).write(0);
-            Scope { head: at }
+            Scope {
+                head: at,
+                #[cfg(feature = "metrics")]
+                subject: instance.recorder.as_ref().map(|recorder| {
+                    Box::new(recorder.subject(&instance.counted_as(instance.group(), topic, partition)))
+                }),
+            }
         }
+    }
+
+    /// What its events are counted in, if they are.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn subject(&self) -> Option<&Subject> {
+        self.subject.as_deref()
     }
 
     fn head(&self) -> &ScopeHead {

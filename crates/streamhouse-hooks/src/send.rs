@@ -1,7 +1,8 @@
 //! `send`: a batch acknowledged or failed, in the producer. Fired once a batch, yet its durations are per record.
 
-use crate::Scope;
 use crate::look;
+use crate::record::{self, Counted};
+use crate::{Scope, Site, trace};
 use streamhouse_abi::{Bin, Bins, bucket};
 use tracing::Level;
 
@@ -42,14 +43,14 @@ pub fn send(scope: &Scope, event: Send<'_>) {
 fn observe(scope: &Scope, event: Send<'_>) {
     let Send { records, bytes, sent_ns, ended_ns, status } = event;
     let sum_ns = sent_ns.iter().fold(0, |sum: u64, sent| sum.saturating_add(ended_ns.saturating_sub(*sent)));
-    if attached() {
-        if status == 0 {
-            let bins = bin(sent_ns, ended_ns);
-            let detail = look::touched(&bins) as u64;
-            fire(scope.touched(), records, bytes, sum_ns, 0, detail);
-        } else {
-            fire(scope.touched(), records, bytes, sum_ns, u64::from(status), 0);
+    if attached() || record::is_on() {
+        let bins = (status == 0).then(|| bin(sent_ns, ended_ns));
+        if attached() {
+            let detail = bins.as_ref().map_or(0, |bins| look::touched(bins) as u64);
+            fire(scope.touched(), records, bytes, sum_ns, u64::from(status), detail);
         }
+        let (site, bins) = (Site::Send, bins.as_ref());
+        record::count(scope, Counted { site, detail: 0, status, records, bytes, duration_ns: sum_ns, bins });
     }
     tracing::event!(
         target: "streamhouse::send",
@@ -60,6 +61,7 @@ fn observe(scope: &Scope, event: Send<'_>) {
         bytes,
         duration = sum_ns,
         status,
+        trace_id = trace::current_id().map(tracing::field::display),
     );
 }
 

@@ -1,7 +1,8 @@
 //! Every metric. Names, types and meanings as operators know them: dashboards and alerts are written against them.
 
 use crate::Label::{
-    Group, InstanceId, Map, Method, Operation, Partition, Reason, Role, State, Status, Topic, Version,
+    Group, Host, InstanceId, Map, Method, Mountpoint, Operation, Partition, Reason, Role, State, Status,
+    Topic, Version,
 };
 use crate::{Kind, Label, Metric, Unit};
 
@@ -112,6 +113,18 @@ catalog! {
     AGENT_LEASE_RENEWALS = Counter "streamhouse_agent_lease_renewals_total", Count,
         [InstanceId],
         "Leases renewed.";
+    AGENT_LEASE_LOSSES = Counter "streamhouse_agent_lease_losses_total", Count,
+        [InstanceId],
+        "Leases lost before they were given back: not renewed in time, or taken by another agent.";
+    AGENT_LEASE_FENCINGS = Counter "streamhouse_agent_lease_fencings_total", Count,
+        [InstanceId],
+        "Partitions left out of a commit because another agent had their lease by then.";
+    AGENT_UNFLUSHED_BYTES = Gauge "streamhouse_agent_unflushed_bytes", Bytes,
+        [InstanceId],
+        "Bytes of batches that were received and are neither committed nor refused; 0 after the process was killed.";
+    AGENT_UNFLUSHED_AGE = Gauge "streamhouse_agent_unflushed_age_seconds", Seconds,
+        [InstanceId],
+        "Time since the oldest batch was received that is neither committed nor refused; 0 when there is none, or the process was killed.";
     AGENT_READY = Gauge "streamhouse_agent_ready", Count,
         [InstanceId],
         "1 while the agent answers 200 on /ready; 0 after the process was killed.";
@@ -122,6 +135,10 @@ catalog! {
     GROUP_LAG_SECONDS = Gauge "streamhouse_group_lag_seconds", Seconds,
         [InstanceId, Group, Topic, Partition],
         "Age of the first record that the group has not committed, 0 when there is none; told by the agent that leases the partition, also while nobody of the group runs; 0 after the agent was killed.";
+
+    GROUP_COMMITTED_OFFSET = Gauge "streamhouse_group_committed_offset", Offset,
+        [InstanceId, Group, Topic, Partition],
+        "Offset that the group has committed, told by the agent that leases the partition; 0 after the agent was killed.";
 
     OBJECT_STORE_OPERATIONS = Counter "streamhouse_object_store_operations_total", Count,
         [InstanceId, Operation, Status],
@@ -136,6 +153,25 @@ catalog! {
     PROCESS_UP = Gauge "streamhouse_process_up", Count,
         [Role, InstanceId],
         "1 while a process with this role and instance id runs, 0 for 15 minutes after.";
+
+    HOST_CPU_BUSY = Counter "streamhouse_host_cpu_busy_seconds_total", Seconds,
+        [Host],
+        "Processor time that the host was not idle, of all its processors together.";
+    HOST_CPUS = Gauge "streamhouse_host_cpus", Count,
+        [Host],
+        "Processors that are online.";
+    HOST_MEMORY_TOTAL = Gauge "streamhouse_host_memory_total_bytes", Bytes,
+        [Host],
+        "Memory that the host has.";
+    HOST_MEMORY_AVAILABLE = Gauge "streamhouse_host_memory_available_bytes", Bytes,
+        [Host],
+        "Memory that can be had without swapping, as the kernel estimates.";
+    HOST_FILESYSTEM_SIZE = Gauge "streamhouse_host_filesystem_size_bytes", Bytes,
+        [Host, Mountpoint],
+        "Size of a file system on a disk that can be written.";
+    HOST_FILESYSTEM_AVAILABLE = Gauge "streamhouse_host_filesystem_available_bytes", Bytes,
+        [Host, Mountpoint],
+        "What a user without privileges may still write there.";
 
     PROBE_TARGETS = Gauge "streamhouse_probe_targets", Count,
         [State],

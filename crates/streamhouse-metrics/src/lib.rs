@@ -2,10 +2,25 @@
 //!
 //! It is their one home. Whoever serves metrics (the probe, a process by itself) takes the [`Metric`] from here, so that
 //! both planes serve the same series and documents can be generated. What the numbers come from is said by [`sources`]:
-//! which metrics a site feeds, and which one a gauge of the state page is.
+//! which metrics a site feeds, and which one a gauge of the state page is. [`Counts`] is what is counted at one site, and
+//! [`Families`] what becomes of it: both planes fill the same, so that they cannot disagree.
+//!
+//! - Feature `recorder`: `recorder`, what a process that serves metrics itself counts in.
+//! - Feature `host`: `host`, what the machine has left.
 
 pub mod catalog;
+mod counts;
+mod family;
+#[cfg(feature = "host")]
+pub mod host;
+#[cfg(feature = "recorder")]
+pub mod recorder;
 pub mod sources;
+
+pub use counts::{Buckets, Counts, Detail, SizeCounts};
+pub use family::{ClassicBuckets, Families, Histogram, LabelValues, Sample, Value};
+
+use streamhouse_abi::bucket;
 
 /// One metric family.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,6 +85,29 @@ impl Unit {
             Unit::Seconds => "seconds",
         }
     }
+
+    /// The exponent of the lowest bound of a unit's histograms: it is that power of two.
+    pub const fn exponent_min(self) -> i32 {
+        match self {
+            Unit::Seconds => bucket::DURATION_EXPONENT_MIN,
+            Unit::Bytes | Unit::Count | Unit::Offset | Unit::Records => bucket::SIZE_EXPONENT_MIN,
+        }
+    }
+
+    /// The upper bound of a histogram's bucket, in the unit.
+    pub fn bound(self, index: usize) -> f64 {
+        // Powers of two come out exact, so that bounds of all resolutions are the same numbers.
+        let octave = self.exponent_min() + (index / 8) as i32;
+        2f64.powi(octave) * 2f64.powf((index % 8) as f64 / 8.0)
+    }
+
+    /// The sum of a histogram, which is kept in nanoseconds, records or bytes, in the unit.
+    pub const fn sum(self, sum: u64) -> f64 {
+        match self {
+            Unit::Seconds => sum as f64 / 1e9,
+            Unit::Bytes | Unit::Count | Unit::Offset | Unit::Records => sum as f64,
+        }
+    }
 }
 
 /// A label name. The first six say whose a series is, in the order they are always written.
@@ -99,6 +137,10 @@ pub enum Label {
     Map,
     /// The version of a binary.
     Version,
+    /// The name of a machine.
+    Host,
+    /// Where a file system is mounted.
+    Mountpoint,
 }
 
 impl Label {
@@ -117,6 +159,30 @@ impl Label {
             Label::State => "state",
             Label::Map => "map",
             Label::Version => "version",
+            Label::Host => "host",
+            Label::Mountpoint => "mountpoint",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_those_of_the_thresholds() {
+        for (unit, thresholds, scale) in [
+            (Unit::Seconds, &bucket::DURATION_THRESHOLDS_NS, 1e9),
+            (Unit::Records, &bucket::SIZE_THRESHOLDS, 1.0),
+        ] {
+            for (index, threshold) in thresholds.iter().enumerate().take(bucket::REGULAR + 1) {
+                // The threshold is the largest whole number that the bound takes in.
+                let whole = *threshold as f64;
+                let bound = unit.bound(index) * scale;
+                assert!(whole <= bound * (1.0 + 1e-12) && bound < whole + 1.0, "{index}: {whole} {bound}");
+            }
+        }
+        assert_eq!(Unit::Seconds.bound(160), 1.0);
+        assert_eq!(Unit::Bytes.bound(80), 1024.0);
     }
 }

@@ -105,10 +105,21 @@ pub fn of_site(site: Site) -> SiteMetrics {
 pub struct GaugeMetric {
     /// The metric.
     pub metric: &'static Metric,
-    /// The page's value divided by this is the metric's.
-    pub divisor: u64,
+    /// How its values become the metric's.
+    pub reading: Reading,
     /// How several slots with equal labels become one series.
     pub merge: Merge,
+}
+
+/// How a value of the state page becomes the metric's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// It is the metric's.
+    Whole,
+    /// It is in milliseconds, the metric in seconds.
+    Milliseconds,
+    /// It is a time of CLOCK_MONOTONIC in nanoseconds, the metric the seconds that have passed since; 0 for 0.
+    Since,
 }
 
 /// How slots with equal labels, of one or several processes, become one series.
@@ -120,6 +131,8 @@ pub enum Merge {
     MaxLive,
     /// The values are added and kept when their process goes: a counter.
     AddAll,
+    /// The smallest value of a running process that is not 0. Nothing is left of a process that has gone.
+    MinLive,
     /// The latest update wins, and one of a running process wins over one that has gone.
     Latest,
 }
@@ -127,20 +140,42 @@ pub enum Merge {
 /// The metric of a gauge.
 pub fn of_gauge(gauge: Gauge) -> GaugeMetric {
     use catalog as c;
-    let (metric, divisor, merge) = match gauge {
-        Gauge::ProducerPendingRecords => (&c::PRODUCER_PENDING_RECORDS, 1, Merge::AddLive),
-        Gauge::ConsumerLagRecords => (&c::CONSUMER_LAG_RECORDS, 1, Merge::Latest),
-        Gauge::ConsumerLagMilliseconds => (&c::CONSUMER_LAG_SECONDS, 1000, Merge::Latest),
-        Gauge::ConsumerLastCommittedOffset => (&c::CONSUMER_LAST_COMMITTED_OFFSET, 1, Merge::Latest),
-        Gauge::ConsumerCurrentOffset => (&c::CONSUMER_CURRENT_OFFSET, 1, Merge::Latest),
-        Gauge::AgentActivePartitions => (&c::AGENT_ACTIVE_PARTITIONS, 1, Merge::AddLive),
-        Gauge::AgentActiveConnections => (&c::AGENT_ACTIVE_CONNECTIONS, 1, Merge::AddLive),
-        Gauge::AgentLeaseRenewals => (&c::AGENT_LEASE_RENEWALS, 1, Merge::AddAll),
-        Gauge::AgentReady => (&c::AGENT_READY, 1, Merge::MaxLive),
-        Gauge::GroupLagRecords => (&c::GROUP_LAG_RECORDS, 1, Merge::MaxLive),
-        Gauge::GroupLagMilliseconds => (&c::GROUP_LAG_SECONDS, 1000, Merge::MaxLive),
+    let (metric, reading, merge) = match gauge {
+        Gauge::ProducerPendingRecords => (&c::PRODUCER_PENDING_RECORDS, Reading::Whole, Merge::AddLive),
+        Gauge::ConsumerLagRecords => (&c::CONSUMER_LAG_RECORDS, Reading::Whole, Merge::Latest),
+        Gauge::ConsumerLagMilliseconds => (&c::CONSUMER_LAG_SECONDS, Reading::Milliseconds, Merge::Latest),
+        Gauge::ConsumerLastCommittedOffset => {
+            (&c::CONSUMER_LAST_COMMITTED_OFFSET, Reading::Whole, Merge::Latest)
+        }
+        Gauge::ConsumerCurrentOffset => (&c::CONSUMER_CURRENT_OFFSET, Reading::Whole, Merge::Latest),
+        Gauge::AgentActivePartitions => (&c::AGENT_ACTIVE_PARTITIONS, Reading::Whole, Merge::AddLive),
+        Gauge::AgentActiveConnections => (&c::AGENT_ACTIVE_CONNECTIONS, Reading::Whole, Merge::AddLive),
+        Gauge::AgentLeaseRenewals => (&c::AGENT_LEASE_RENEWALS, Reading::Whole, Merge::AddAll),
+        Gauge::AgentReady => (&c::AGENT_READY, Reading::Whole, Merge::MaxLive),
+        Gauge::GroupLagRecords => (&c::GROUP_LAG_RECORDS, Reading::Whole, Merge::MaxLive),
+        Gauge::GroupLagMilliseconds => (&c::GROUP_LAG_SECONDS, Reading::Milliseconds, Merge::MaxLive),
+        Gauge::AgentUnflushedBytes => (&c::AGENT_UNFLUSHED_BYTES, Reading::Whole, Merge::AddLive),
+        Gauge::AgentUnflushedSince => (&c::AGENT_UNFLUSHED_AGE, Reading::Since, Merge::MinLive),
+        Gauge::AgentLeaseLosses => (&c::AGENT_LEASE_LOSSES, Reading::Whole, Merge::AddAll),
+        Gauge::AgentLeaseFencings => (&c::AGENT_LEASE_FENCINGS, Reading::Whole, Merge::AddAll),
+        Gauge::GroupCommittedOffset => (&c::GROUP_COMMITTED_OFFSET, Reading::Whole, Merge::MaxLive),
     };
-    GaugeMetric { metric, divisor, merge }
+    GaugeMetric { metric, reading, merge }
+}
+
+impl Merge {
+    /// The value of two, of running processes: `later` was updated after `earlier`.
+    pub fn of_two(self, earlier: u64, later: u64) -> u64 {
+        match self {
+            Merge::AddLive | Merge::AddAll => earlier.saturating_add(later),
+            Merge::MaxLive => earlier.max(later),
+            Merge::MinLive => match (earlier, later) {
+                (0, other) | (other, 0) => other,
+                (one, other) => one.min(other),
+            },
+            Merge::Latest => later,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -190,8 +225,9 @@ mod tests {
         let gauges = Gauge::ALL.into_iter().map(|gauge| of_gauge(gauge).metric);
         let fed: HashSet<_> = sites.chain(gauges).map(|metric| metric.name).collect();
         for metric in catalog::ALL {
-            let own =
-                metric.name.starts_with("streamhouse_probe_") || metric.name == "streamhouse_process_up";
+            let own = ["streamhouse_probe_", "streamhouse_host_", "streamhouse_process_up"]
+                .iter()
+                .any(|own| metric.name.starts_with(own));
             assert!(own || fed.contains(metric.name), "nothing feeds {}", metric.name);
         }
     }

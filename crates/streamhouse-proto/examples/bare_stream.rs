@@ -53,6 +53,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         partition: 0,
         batch: Bytes::from(vec![0x5a; BATCH_BYTES]),
         record_bytes: BATCH_BYTES as u64,
+        traceparent: String::new(),
     };
     let request = ProduceRequest { batches: vec![batch; BATCHES] };
     let places = Arc::new(Semaphore::new(IN_FLIGHT));

@@ -33,6 +33,7 @@ mod tests {
             partition: 3,
             batch: Bytes::from(vec![7; 5000]),
             record_bytes: 4000,
+            traceparent: String::new(),
         };
         let received = Bytes::from(ProduceRequest { batches: vec![batch] }.encode_to_vec());
         let request = ProduceRequest::decode(received.clone()).unwrap();

@@ -59,6 +59,11 @@ impl Ledger {
         }
     }
 
+    /// Whether the value is part of a series.
+    pub(super) fn serves(&self, key: &Key) -> bool {
+        self.assigned.contains_key(key)
+    }
+
     /// Adds a value to its series' total; `labels` is asked only for a value not seen before. False when there are no
     /// labels yet.
     pub(super) fn add(

@@ -20,6 +20,12 @@ impl WallClock {
         WallClock { begin: Instant::now(), unix }
     }
 
+    /// CLOCK_MONOTONIC now, in nanoseconds: what pages tell times by.
+    pub(crate) fn monotonic_ns(&self) -> u64 {
+        let time = clock_gettime(ClockId::Monotonic);
+        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    }
+
     /// Time from 1970 to the moment that this clock was made.
     pub(crate) fn begin(&self) -> Duration {
         self.unix

@@ -1,31 +1,5 @@
 //! Numbers as the formats write them.
 
-use streamhouse_abi::bucket;
-use streamhouse_metrics::Unit;
-
-/// The exponent of the lowest bound of a unit's histograms: it is that power of two.
-pub(super) fn exponent_min(unit: Unit) -> i32 {
-    match unit {
-        Unit::Seconds => bucket::DURATION_EXPONENT_MIN,
-        Unit::Bytes | Unit::Count | Unit::Offset | Unit::Records => bucket::SIZE_EXPONENT_MIN,
-    }
-}
-
-/// The upper bound of a bucket, in the metric's unit.
-pub(super) fn bound(unit: Unit, index: usize) -> f64 {
-    // Powers of two come out exact, so that bounds of all resolutions are the same numbers.
-    let octave = exponent_min(unit) + (index / 8) as i32;
-    2f64.powi(octave) * 2f64.powf((index % 8) as f64 / 8.0)
-}
-
-/// The sum of a histogram, which is kept in nanoseconds, records or bytes, in the metric's unit.
-pub(super) fn sum(unit: Unit, sum: u64) -> f64 {
-    match unit {
-        Unit::Seconds => sum as f64 / 1e9,
-        Unit::Bytes | Unit::Count | Unit::Offset | Unit::Records => sum as f64,
-    }
-}
-
 /// The shortest decimal that reads back as the same double, as Go's `strconv` and so Prometheus writes it (`'g'`, -1): an
 /// exponent where it is below -4 or above 5, so that a bound has the same name in each format.
 pub(super) fn real(number: f64) -> String {
@@ -56,23 +30,8 @@ pub(super) fn real_with_point(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bounds_are_those_of_the_thresholds() {
-        for (unit, thresholds, scale) in [
-            (Unit::Seconds, &bucket::DURATION_THRESHOLDS_NS, 1e9),
-            (Unit::Records, &bucket::SIZE_THRESHOLDS, 1.0),
-        ] {
-            for (index, threshold) in thresholds.iter().enumerate().take(bucket::REGULAR + 1) {
-                // The threshold is the largest whole number that the bound takes in.
-                let whole = *threshold as f64;
-                let bound = bound(unit, index) * scale;
-                assert!(whole <= bound * (1.0 + 1e-12) && bound < whole + 1.0, "{index}: {whole} {bound}");
-            }
-        }
-        assert_eq!(bound(Unit::Seconds, 160), 1.0);
-        assert_eq!(bound(Unit::Bytes, 80), 1024.0);
-    }
+    use streamhouse_abi::bucket;
+    use streamhouse_metrics::Unit;
 
     #[test]
     fn numbers_are_short_and_read_back() {
@@ -95,7 +54,7 @@ mod tests {
         }
         for index in 0..=bucket::REGULAR {
             for unit in [Unit::Seconds, Unit::Bytes] {
-                assert_eq!(real(bound(unit, index)).parse(), Ok(bound(unit, index)));
+                assert_eq!(real(unit.bound(index)).parse(), Ok(unit.bound(index)));
             }
         }
     }

@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use prost::Message;
 use streamhouse_abi::bucket;
-use streamhouse_metrics::{Kind, Metric as Catalogued, catalog};
-
-use super::ClassicBuckets;
-use super::family::{Families, Histogram as Counted, Sample, Value};
-use super::number::{bound, exponent_min, sum};
+use streamhouse_metrics::{
+    ClassicBuckets, Families, Histogram as Counted, Kind, Metric as Catalogued, Sample, Value, catalog,
+};
 
 /// One family: the messages stand one behind the other, each after its length.
 #[derive(Clone, PartialEq, Message)]
@@ -176,16 +174,16 @@ fn histogram(
     let cumulative = counted.cumulative(classic);
     let bucket = cumulative.iter().map(|&(index, cumulative_count)| Bucket {
         cumulative_count,
-        upper_bound: index.map_or(f64::INFINITY, |index| bound(metric.unit, index)),
+        upper_bound: index.map_or(f64::INFINITY, |index| metric.unit.bound(index)),
     });
-    let (positive_span, positive_delta) = native(counted, exponent_min(metric.unit));
+    let (positive_span, positive_delta) = native(counted, metric.unit.exponent_min());
     Histogram {
         // The count is the sum of the buckets by construction: it is never stored beside them.
         sample_count: cumulative.last().map_or(0, |(_, count)| *count),
-        sample_sum: sum(metric.unit, counted.sum),
+        sample_sum: metric.unit.sum(counted.sum),
         bucket: bucket.collect(),
         schema: bucket::SCHEMA.into(),
-        zero_threshold: bound(metric.unit, 0),
+        zero_threshold: metric.unit.bound(0),
         zero_count: counted.buckets[0],
         positive_span,
         positive_delta,

@@ -4,6 +4,7 @@ use super::protobuf::{Bucket, MetricFamily, Span, Type};
 use super::*;
 use crate::collect::{Counts, Detail, Labels, MapUse, SeriesKey, SizeCounts, Statuses};
 use crate::own::{PreviousScrape, SeriesCounts, TargetCounts};
+use crate::pages::GaugeKey;
 use crate::pages::{PageLabels, ProcessKey, Rejection};
 use crate::sites::Refusal;
 use prost::Message;
@@ -13,6 +14,8 @@ use streamhouse_abi::map::Counter;
 use streamhouse_abi::page::Gauge;
 use streamhouse_abi::{Role, Site, bucket};
 use streamhouse_metrics::Kind;
+use streamhouse_metrics::host::Host;
+use streamhouse_metrics::sources::of_gauge;
 
 fn site(site: Site, topic: &str, partition: Option<u32>) -> SiteSum {
     let labels = Labels {
@@ -92,6 +95,7 @@ fn own() -> Own {
         previous_scrape: Some(PreviousScrape { duration: Duration::from_micros(1500), bytes: 70_000 }),
         hit_cost: Some(Duration::from_nanos(500)),
         series: SeriesCounts { served: 12, max: 34, refused: 5 },
+        host: Host::default(),
         sweep_age: Duration::from_millis(250),
     }
 }

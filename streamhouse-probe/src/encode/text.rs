@@ -2,11 +2,9 @@
 
 use std::fmt::Write;
 
-use streamhouse_metrics::{Kind, Metric, catalog};
+use streamhouse_metrics::{ClassicBuckets, Families, Histogram, Kind, Metric, Sample, Value, catalog};
 
-use super::ClassicBuckets;
-use super::family::{Families, Histogram, Sample, Value};
-use super::number::{bound, real, real_with_point, sum};
+use super::number::{real, real_with_point};
 
 /// Writing to a string fails only when memory does, which aborts.
 const INFALLIBLE: &str = "writing to a string cannot fail";
@@ -106,7 +104,7 @@ impl Page {
     fn histogram(&mut self, metric: &Metric, labels: &str, histogram: &Histogram) {
         let mut count = 0;
         for (index, cumulative) in histogram.cumulative(self.classic) {
-            let bound = index.map_or(f64::INFINITY, |index| bound(metric.unit, index));
+            let bound = index.map_or(f64::INFINITY, |index| metric.unit.bound(index));
             let bound = match self.dialect {
                 Dialect::Prometheus => real(bound),
                 Dialect::OpenMetrics => real_with_point(bound),
@@ -116,7 +114,7 @@ impl Page {
             self.line(metric.name, "_bucket", &labels, &cumulative);
             count = cumulative;
         }
-        self.line(metric.name, "_sum", labels, &real(sum(metric.unit, histogram.sum)));
+        self.line(metric.name, "_sum", labels, &real(metric.unit.sum(histogram.sum)));
         // The count is the sum of the buckets by construction: it is never stored beside them.
         self.line(metric.name, "_count", labels, &count);
     }

@@ -25,6 +25,8 @@ pub struct PageHead {
     pub role: Role,
     /// Agent or client id.
     pub instance_id: Arc<str>,
+    /// The nonce of the process's scopes.
+    pub nonce: u64,
     /// The process serves its metrics itself; the probe must not count them twice.
     pub serves_metrics: bool,
     /// Bytes from the start of the page to the end of the cells in use.
@@ -156,6 +158,7 @@ pub fn parse_head(bytes: &[u8], page_bytes: u64) -> Result<Option<PageHead>, Rej
         pid: u32_at(bytes, offset_of!(Header, pid)),
         role: Role::from_number(u32_at(bytes, offset_of!(Header, role))).ok_or(Rejection::BadHeader)?,
         instance_id: std::str::from_utf8(id).map_err(|_| Rejection::BadHeader)?.into(),
+        nonce: u64_at(bytes, offset_of!(Header, nonce)),
         serves_metrics: u32_at(bytes, offset_of!(Header, serves_metrics)) != 0,
         // At most AGENT_PAGE_BYTES, checked above.
         used_bytes: ARENA_OFFSET + CELL * cells_used as usize,

@@ -25,8 +25,6 @@ pub struct PageFile {
     pub role: Role,
     /// Agent or client id.
     pub instance_id: Arc<str>,
-    /// The process serves its metrics itself.
-    pub serves_metrics: bool,
 }
 
 /// What looking for a process's page gave.
@@ -86,8 +84,8 @@ pub(super) fn check(file: File, size: u64, own_pid: u32) -> Result<Sought, Rejec
     if head.pid != own_pid {
         return Ok(Sought::Inherited);
     }
-    let PageHead { role, instance_id, serves_metrics, .. } = head;
-    Ok(Sought::Page(PageFile { file, size, role, instance_id, serves_metrics }))
+    let PageHead { role, instance_id, .. } = head;
+    Ok(Sought::Page(PageFile { file, size, role, instance_id }))
 }
 
 fn read_head(file: &File, size: u64) -> Result<Option<PageHead>, Rejection> {
@@ -105,6 +103,12 @@ impl PageFile {
     /// How many bytes are in use just now, as the page says; 0 when it cannot be believed.
     pub(super) fn used_bytes(&self) -> usize {
         read_head(&self.file, self.size).ok().flatten().map_or(0, |head| head.used_bytes)
+    }
+
+    /// The nonce of the process if it serves its metrics itself, which it may begin to at any time.
+    pub(super) fn self_serving(&self) -> Option<u64> {
+        let head = read_head(&self.file, self.size).ok().flatten()?;
+        head.serves_metrics.then_some(head.nonce)
     }
 
     /// Copies what is in use into `buffer` and reads it. `budget` is how many bytes may still be read, and is lowered.

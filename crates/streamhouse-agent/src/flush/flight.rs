@@ -3,9 +3,11 @@
 use super::{placed::PlacedBatches, writer::PartitionWriter};
 use std::collections::HashMap;
 use streamhouse_core::{AgentId, SegmentId, TopicPartition};
+use streamhouse_hooks::{TraceContext, trace::Entered};
 use streamhouse_metadata::{Flush, FlushRange};
 use streamhouse_storage::RangeLayout;
 use tokio::time::Instant;
+use tracing::span::EnteredSpan;
 
 /// A flush under way.
 pub(super) struct Flight {
@@ -15,6 +17,8 @@ pub(super) struct Flight {
     /// When it is given up if it is not committed.
     pub(super) deadline: Instant,
     pub(super) ranges: Vec<FlightRange>,
+    /// What its object and its commit belong to: the trace of its first batch that has one.
+    pub(super) trace: Option<TraceContext>,
 }
 
 /// One partition's batches in a flush, and where they are in the object.
@@ -23,7 +27,15 @@ pub(super) struct FlightRange {
     pub(super) layout: RangeLayout,
 }
 
+/// Log lines and events belong to a flight's trace as long as this lives.
+pub(super) struct InTrace(#[expect(dead_code, reason = "held")] Option<(Entered, EnteredSpan)>);
+
 impl Flight {
+    /// Has what follows belong to its trace.
+    pub(super) fn enter(&self) -> InTrace {
+        InTrace(self.trace.map(|trace| (trace.enter(), trace.span().entered())))
+    }
+
     /// Records, and bytes of keys, values and headers.
     pub(super) fn totals(&self) -> (u64, u64) {
         let records = self.ranges.iter().map(|range| range.layout.records).sum();

@@ -5,7 +5,7 @@ use crate::append::Waiter;
 use crate::error::WriteError;
 use std::{collections::BTreeMap, sync::Arc};
 use streamhouse_core::batch::ProducerStamp;
-use streamhouse_hooks::Scope;
+use streamhouse_hooks::{Scope, TraceContext};
 use streamhouse_metadata::SequencedBatch;
 
 /// Batches of one writer, with dense offsets, in one segment.
@@ -42,6 +42,11 @@ impl PlacedBatches {
 
     pub(super) fn is_empty(&self) -> bool {
         self.batches.is_empty()
+    }
+
+    /// The trace of the first batch that has one.
+    pub(super) fn trace(&self) -> Option<TraceContext> {
+        self.batches.iter().find_map(|batch| batch.waiter.event.trace)
     }
 
     /// Bytes of keys, values and headers, as the producers stated them.

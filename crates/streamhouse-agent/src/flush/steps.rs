@@ -4,10 +4,10 @@ use super::commit::{Commit, commit};
 use super::flight::{Flight, FlightRange};
 use super::{Flusher, LeaseEvent};
 use crate::error::WriteError;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt};
 use std::{future::pending, sync::Arc};
 use streamhouse_core::{ErrorKind, SegmentId, limits::SEGMENT_BYTES_MAX};
-use streamhouse_hooks::{Commit as Event, Started, commit as hook};
+use streamhouse_hooks::{Commit as Event, Started, TraceContext, commit as hook};
 use streamhouse_metadata::RangeOutcome;
 use streamhouse_storage::{Segment, SegmentBuilder};
 use tokio::time::{Instant, timeout_at};
@@ -37,9 +37,10 @@ impl Flusher {
         let flush_time = self.tools.flush_time;
         let deadline = Instant::now() + flush_time;
         let (object, object_bytes) = (segment.object.clone(), segment.bytes);
-        let flight = Flight { segment: segment.id, object, object_bytes, deadline, ranges };
+        let trace = ranges.iter().find_map(|range| range.batches.trace()).map(|trace| trace.child());
+        let flight = Flight { segment: segment.id, object, object_bytes, deadline, ranges, trace };
         let store = self.tools.segments.clone();
-        let done = Box::pin(async move {
+        let done = in_trace(trace, async move {
             match timeout_at(deadline, store.put(&segment)).await {
                 Ok(stored) => stored.map_err(|error| WriteError::Store(Arc::new(error))),
                 Err(_) => Err(WriteError::StoreTimeout(flush_time)),
@@ -84,6 +85,7 @@ impl Flusher {
     /// The segment was stored, or surely will not be committed.
     pub(super) fn was_stored(&mut self, result: Result<(), WriteError>) {
         let Some(Step { flight, .. }) = self.storing.take() else { return };
+        let _trace = flight.enter();
         match result {
             Ok(()) => self.stored = Some(flight),
             Err(error) => {
@@ -111,13 +113,14 @@ impl Flusher {
         let flush = flight.flush(&self.tools.agent, &self.writers);
         let (store, deadline) = (Arc::clone(&self.tools.metadata), flight.deadline);
         let started = hook::start();
-        let done = Box::pin(async move { commit(&*store, &flush, deadline).await });
+        let done = in_trace(flight.trace, async move { commit(&*store, &flush, deadline).await });
         self.committing = Some(Step { flight, started, done });
     }
 
     /// The commit's outcome is there, or was not to be had.
     pub(super) fn committed(&mut self, commit: Commit) {
         let Some(Step { flight, started, .. }) = self.committing.take() else { return };
+        let _trace = flight.enter();
         let (records, bytes) = flight.totals();
         let status = status(&commit);
         hook::commit(&self.scope, Event { records, bytes, started, status });
@@ -190,14 +193,26 @@ impl Flusher {
     fn discard(&self, flight: &Flight) {
         let (store, object) = (self.tools.segments.clone(), flight.object.clone());
         let in_outage = self.failing;
-        tokio::spawn(async move {
+        let discarded = async move {
             match store.delete(&object).await {
                 Ok(()) => {}
                 // Most often it never came to be, and what is wrong was told.
                 Err(error) if in_outage => tracing::debug!(%error, "an object could not be removed"),
                 Err(error) => tracing::warn!(%error, "an object that was not committed could not be removed"),
             }
-        });
+        };
+        tokio::spawn(in_trace(flight.trace, discarded));
+    }
+}
+
+/// A step that belongs to a trace, if there is one.
+fn in_trace<T>(
+    trace: Option<TraceContext>,
+    step: impl Future<Output = T> + Send + 'static,
+) -> BoxFuture<'static, T> {
+    match trace {
+        Some(trace) => trace.of(step).boxed(),
+        None => step.boxed(),
     }
 }
 

@@ -1,15 +1,16 @@
 //! `Produce`: checks batches, hands them to the flusher, answers when each is in the log or refused.
 
 use super::Admission;
-use crate::append::{Append, Batch, Event, Waiter};
+use crate::append::{Append, Batch, Event, Held, Waiter};
 use crate::error::WriteError;
 use crate::flush::Command;
+use crate::unflushed::Unflushed;
 use bytes::Bytes;
 use std::sync::Arc;
 use streamhouse_core::batch::BatchHeader;
 use streamhouse_core::limits::{BATCH_BYTES_MAX, REQUEST_BYTES_MAX};
 use streamhouse_core::{AgentId, TopicName, TopicPartition};
-use streamhouse_hooks::{Scope, write};
+use streamhouse_hooks::{Scope, TraceContext, write};
 use streamhouse_metadata::{MetadataError, MetadataStore};
 use streamhouse_proto::v1::agent_server::Agent;
 use streamhouse_proto::v1::{BatchResult, ProduceBatch, ProduceRequest, ProduceResponse};
@@ -25,6 +26,7 @@ pub(crate) struct Service {
     pub(crate) wanted: Arc<Notify>,
     /// For batches that no partition writer has seen.
     pub(crate) scope: Scope,
+    pub(crate) unflushed: Arc<Unflushed>,
 }
 
 /// A batch of a request: refused, or on its way.
@@ -42,20 +44,22 @@ impl Agent for Service {
         let started = write::start();
         let admission = request.extensions_mut().remove::<Arc<Admission>>();
         let batches = request.into_inner().batches;
-        let bytes = batches.iter().map(|batch| batch.batch.len()).sum();
+        let bytes: usize = batches.iter().map(|batch| batch.batch.len()).sum();
         let mut admission = admission.and_then(Arc::into_inner);
         if let Some(admission) = &mut admission {
             admission.shrink(batches.len());
         }
-        let admission = Arc::new(admission);
+        let held = Arc::new(Held { _admission: admission, _unflushed: self.unflushed.begin(bytes) });
+        let trace = TraceContext::current();
         let mut outcomes = Vec::with_capacity(batches.len());
         let mut appends = Vec::with_capacity(batches.len());
         for batch in batches {
-            let mut event = Event { records: 0, bytes: batch.record_bytes, started };
+            let own = TraceContext::parse(&batch.traceparent);
+            let mut event = Event { records: 0, bytes: batch.record_bytes, started, trace: own.or(trace) };
             match check(batch, bytes, &mut event) {
                 Ok((partition, header, bytes)) => {
                     let (reply, outcome) = oneshot::channel();
-                    let waiter = Waiter { event, reply, _admission: Arc::clone(&admission) };
+                    let waiter = Waiter { event, reply, _held: Arc::clone(&held) };
                     let batch = Batch { bytes, records: header.records, stamp: header.producer, waiter };
                     appends.push(Append { partition, batch });
                     outcomes.push(Outcome::Waits(event, outcome));
@@ -63,7 +67,7 @@ impl Agent for Service {
                 Err(error) => outcomes.push(Outcome::Refused(event, error)),
             }
         }
-        drop(admission);
+        drop(held);
         // Without a flusher the waiters are dropped, which answers them.
         let _ = self.flusher.send(Command::Append(appends)).await;
         let mut results = Vec::with_capacity(outcomes.len());

@@ -1,11 +1,13 @@
 //! Each request is told to whoever looks, whatever becomes of it.
 
+use futures::future::{BoxFuture, FutureExt};
 use std::convert::Infallible as Never;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use streamhouse_core::ErrorKind;
-use streamhouse_hooks::{Method, Request, Scope, Started, request};
+use streamhouse_hooks::trace::TRACEPARENT;
+use streamhouse_hooks::{Method, Request, Scope, Started, TraceContext, request};
 use streamhouse_proto::status::error_kind;
 use streamhouse_proto::v1::{agent_server, metadata_server};
 use tonic::Status;
@@ -28,24 +30,29 @@ impl<S> Told<S> {
 impl<S, B, R> Service<http::Request<B>> for Told<S>
 where
     S: Service<http::Request<B>, Response = http::Response<R>, Error = Never>,
-    S::Future: Unpin,
+    S::Future: Send + 'static,
 {
     type Response = S::Response;
     type Error = Never;
-    type Future = Telling<S::Future>;
+    type Future = Telling<BoxFuture<'static, Result<S::Response, Never>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Never>> {
         self.inner.poll_ready(context)
     }
 
     fn call(&mut self, asked: http::Request<B>) -> Self::Future {
+        let trace =
+            asked.headers().get(TRACEPARENT).and_then(|header| TraceContext::parse(header.to_str().ok()?));
+        // Also without a header: the log lines of a request belong together.
+        let trace = trace.map_or_else(TraceContext::new, |caller| caller.child());
         let end = End {
             scope: Arc::clone(&self.scope),
+            trace,
             method: method(asked.uri().path()),
             started: request::start(),
             status: ErrorKind::Retry.number(),
         };
-        Telling { inner: self.inner.call(asked), end: Some(end) }
+        Telling { inner: trace.of(self.inner.call(asked)).boxed(), end: Some(end) }
     }
 }
 
@@ -82,6 +89,7 @@ where
 /// without a response: as its caller sees it, it may be tried again.
 struct End {
     scope: Arc<Scope>,
+    trace: TraceContext,
     method: Method,
     started: Started,
     status: u8,
@@ -89,7 +97,8 @@ struct End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        let End { method, started, status, .. } = *self;
+        let End { trace, method, started, status, .. } = *self;
+        let _entered = trace.enter();
         request(&self.scope, Request { method, started, status });
     }
 }

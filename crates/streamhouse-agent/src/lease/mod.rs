@@ -59,6 +59,8 @@ pub(crate) struct LeaseKeeper {
     /// How many leases are taken in one transaction.
     acquire_max: usize,
     renewals: u64,
+    losses: u64,
+    fencings: u64,
     /// The metadata store's last error was told.
     failing: bool,
     gauges: Gauges,
@@ -97,6 +99,8 @@ impl From<MetadataError> for Problem {
 struct Gauges {
     partitions: Gauge,
     renewals: Gauge,
+    losses: Gauge,
+    fencings: Gauge,
     ready: Gauge,
 }
 
@@ -111,10 +115,14 @@ impl LeaseKeeper {
             next_look: now,
             acquire_max: ACQUIRE_MAX,
             renewals: 0,
+            losses: 0,
+            fencings: 0,
             failing: false,
             gauges: Gauges {
                 partitions: gauge(GaugeId::AgentActivePartitions),
                 renewals: gauge(GaugeId::AgentLeaseRenewals),
+                losses: gauge(GaugeId::AgentLeaseLosses),
+                fencings: gauge(GaugeId::AgentLeaseFencings),
                 ready: gauge(GaugeId::AgentReady),
             },
             parts,
@@ -163,7 +171,11 @@ impl LeaseKeeper {
 
     fn take(&mut self, event: LeaseEvent) {
         match event {
-            LeaseEvent::Fenced(partition, epoch) => self.held.remove_epoch(&partition, epoch),
+            LeaseEvent::Fenced(partition, epoch) => {
+                self.fencings += 1;
+                self.losses += 1;
+                self.held.remove_epoch(&partition, epoch);
+            }
             LeaseEvent::Drained(partition, epoch) => {
                 self.held.remove_epoch(&partition, epoch);
                 self.next_look = Instant::now();
@@ -248,11 +260,11 @@ impl LeaseKeeper {
         }
         let agents = self.agents().await?;
         let table = self.bounded(metadata.lease_table()).await?;
-        let Parts { agent, lease_term, .. } = &self.parts;
-        let plan = Plan::new(agent, &self.held, &table, &agents, *lease_term);
+        let agent = self.parts.agent.clone();
+        let plan = Plan::new(&agent, &self.held, &table, &agents, self.parts.lease_term);
         plan.lost.iter().for_each(|partition| self.held.remove(partition));
         self.tell_lost(plan.lost).await;
-        self.bounded(metadata.release_leases(agent, &plan.strays)).await?;
+        self.bounded(metadata.release_leases(&agent, &plan.strays)).await?;
         self.hand_over(plan.hand_over).await;
         self.acquire(&plan.take).await?;
         self.next_look = now + self.parts.heartbeat_interval;
@@ -313,8 +325,9 @@ impl LeaseKeeper {
         self.tell_lost(expired).await;
     }
 
-    async fn tell_lost(&self, lost: Vec<TopicPartition>) {
+    async fn tell_lost(&mut self, lost: Vec<TopicPartition>) {
         if !lost.is_empty() {
+            self.losses += lost.len() as u64;
             tracing::warn!(
                 partitions = lost.len(),
                 "leases were lost; they are taken again when they are free"
@@ -350,6 +363,8 @@ impl LeaseKeeper {
         self.parts.readiness.leases(leases);
         self.gauges.partitions.set_now(self.held.len() as u64);
         self.gauges.renewals.set_now(self.renewals);
+        self.gauges.losses.set_now(self.losses);
+        self.gauges.fencings.set_now(self.fencings);
         self.gauges.ready.set_now(self.parts.readiness.check(Instant::now()).is_ok().into());
         let mut staying: Vec<_> = self.held.staying().cloned().collect();
         staying.sort_unstable();

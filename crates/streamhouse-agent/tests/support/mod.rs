@@ -220,7 +220,13 @@ pub(crate) fn batch(partition: u32, values: &[&str], producer: Option<ProducerSt
         builder.push(1, None, value.as_bytes(), &[]).unwrap();
     }
     let record_bytes = builder.record_bytes();
-    ProduceBatch { topic: "orders".into(), partition, batch: builder.finish(producer), record_bytes }
+    ProduceBatch {
+        topic: "orders".into(),
+        partition,
+        batch: builder.finish(producer),
+        record_bytes,
+        traceparent: String::new(),
+    }
 }
 
 /// A batch of one record of a producer.

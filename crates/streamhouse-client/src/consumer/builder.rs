@@ -55,6 +55,8 @@ pub struct ConsumerBuilder {
     session_timeout: Duration,
     heartbeat_interval: Option<Duration>,
     max_poll_interval: Option<Duration>,
+    #[cfg(feature = "metrics")]
+    metrics: Option<Arc<crate::ConsumerMetrics>>,
 }
 
 impl Default for ConsumerBuilder {
@@ -74,6 +76,8 @@ impl Default for ConsumerBuilder {
             session_timeout: SESSION_TIMEOUT,
             heartbeat_interval: None,
             max_poll_interval: None,
+            #[cfg(feature = "metrics")]
+            metrics: None,
         }
     }
 }
@@ -149,6 +153,13 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Counts for a registry that the application serves. Default: nothing does.
+    #[cfg(feature = "metrics")]
+    pub fn metrics(mut self, metrics: Option<Arc<crate::ConsumerMetrics>>) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
     /// How long a member that is not heard of keeps its partitions: so late others take over from one that died. Default
     /// 10 s; from 1 s to 1 day.
     pub fn session_timeout(mut self, timeout: Duration) -> Self {
@@ -191,6 +202,8 @@ impl ConsumerBuilder {
         }
 
         let instance = Instance::new(Role::Consumer, &client_id, group.as_str());
+        #[cfg(feature = "metrics")]
+        let instance = instance.recorded(self.metrics.take().map(|metrics| metrics.recorder()));
         let segments = SegmentStore::new(objects, &instance);
         let source = Source { instance, segments, reset: self.offset_reset };
         let mut consumer = Consumer::new(store, group, source, self.max_poll_records, self.auto_commit);

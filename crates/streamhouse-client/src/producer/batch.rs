@@ -8,7 +8,7 @@ use streamhouse_core::{
     Clock, Header, TopicPartition,
     batch::{BatchBuilder, Compression, ProducerStamp},
 };
-use streamhouse_hooks::{Started, flush};
+use streamhouse_hooks::{Started, TraceContext, flush};
 
 /// What a record costs in the buffer beyond its own bytes: its framing, the time of its `send()`, and the slack of both
 /// vectors.
@@ -41,6 +41,8 @@ pub(crate) struct OpenBatch {
     /// The two clocks, read together: what dates every record without a second reading.
     anchor_ms: i64,
     anchor_ns: u64,
+    /// Of whoever sent its first record.
+    trace: Option<TraceContext>,
 }
 
 impl OpenBatch {
@@ -58,6 +60,7 @@ impl OpenBatch {
             cost_bytes: 0,
             anchor_ms: clock.unix_ms(),
             anchor_ns: clock.monotonic_ns(),
+            trace: TraceContext::current(),
         }
     }
 
@@ -106,6 +109,7 @@ impl OpenBatch {
             sent_ns: self.sent_ns,
             cost_bytes: self.cost_bytes,
             sealed: flush::start(),
+            trace: self.trace.unwrap_or_else(TraceContext::new),
         }
     }
 }
@@ -120,6 +124,8 @@ pub(crate) struct SealedBatch {
     pub(crate) record_bytes: u64,
     pub(crate) cost_bytes: usize,
     pub(crate) sealed: Started,
+    /// What its requests and events belong to.
+    pub(crate) trace: TraceContext,
 }
 
 /// The bytes of a batch get their sequence when they are first sent, not when they are sealed: a batch that expires

@@ -40,6 +40,8 @@ pub struct ProducerBuilder {
     clock: Arc<dyn Clock>,
     client_id: Option<String>,
     transport: Option<Arc<dyn Transport>>,
+    #[cfg(feature = "metrics")]
+    metrics: Option<Arc<crate::ProducerMetrics>>,
     config: Config,
 }
 
@@ -80,6 +82,8 @@ impl Default for ProducerBuilder {
             clock: Arc::new(SystemClock),
             client_id: None,
             transport: None,
+            #[cfg(feature = "metrics")]
+            metrics: None,
             config: Config::default(),
         }
     }
@@ -109,6 +113,13 @@ impl ProducerBuilder {
     /// The id in metrics and logs; 1 to 127 bytes. Default: the host's name and `-producer`.
     pub fn client_id(mut self, id: impl Into<String>) -> Self {
         self.client_id = Some(id.into());
+        self
+    }
+
+    /// Counts for a registry that the application serves. Default: nothing does.
+    #[cfg(feature = "metrics")]
+    pub fn metrics(mut self, metrics: Option<Arc<crate::ProducerMetrics>>) -> Self {
+        self.metrics = metrics;
         self
     }
 
@@ -193,6 +204,8 @@ impl ProducerBuilder {
         let client_id = identity::client_id(self.client_id, "producer")?;
         let producer_id = store.new_producer_id().await?;
         let instance = Instance::new(Role::Producer, &client_id, "");
+        #[cfg(feature = "metrics")]
+        let instance = instance.recorded(self.metrics.map(|metrics| metrics.recorder()));
         let shared = Shared::new(self.config, self.clock, store, instance, producer_id);
         tokio::spawn(Dispatcher::new(Arc::clone(&shared), Agents::new(connector, self.transport)).run());
         Ok(Producer { shared })

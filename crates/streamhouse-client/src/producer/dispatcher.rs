@@ -14,6 +14,7 @@ use streamhouse_core::{
     ErrorKind, TopicName, TopicPartition,
     limits::{REQUEST_BATCHES_MAX, REQUEST_BYTES_MAX},
 };
+use streamhouse_hooks::TraceContext;
 use streamhouse_metadata::{ClientStore, PartitionInfo};
 use streamhouse_proto::v1::{ProduceBatch, ProduceRequest};
 use tokio::task::JoinSet;
@@ -164,6 +165,7 @@ impl Dispatcher {
             let mut batches = Vec::new();
             let mut room = REQUEST_BYTES_MAX;
             let mut deadline_ns = u64::MAX;
+            let mut trace: Option<TraceContext> = None;
             while let Some(lane) = lanes.peek() {
                 let taken = lane.take(room, REQUEST_BATCHES_MAX - request.batches.len());
                 if taken.is_empty() && !batches.is_empty() {
@@ -176,18 +178,20 @@ impl Dispatcher {
                 deadline_ns = deadline_ns.min(lane.deadline_ns(&self.shared.config));
                 batches.push((Arc::clone(&lane), taken.len()));
                 for outgoing in taken {
+                    // One header serves the request: that of its first batch.
+                    let of_request = trace.get_or_insert(outgoing.trace);
+                    let is_same = of_request.trace_id() == outgoing.trace.trace_id();
                     room = room.saturating_sub(outgoing.bytes.len());
                     request.batches.push(ProduceBatch {
                         topic: lane.partition.topic.to_string(),
                         partition: lane.partition.partition,
                         batch: outgoing.bytes,
                         record_bytes: outgoing.record_bytes,
+                        traceparent: if is_same { String::new() } else { outgoing.trace.to_string() },
                     });
                 }
             }
-            if batches.is_empty() {
-                return;
-            }
+            let Some(trace) = trace else { return };
             agent.in_flight += 1;
             let longest = REQUEST_TIMEOUT.min(self.shared.config.delivery_timeout / 2);
             let timeout = longest.min(self.shared.until(deadline_ns));
@@ -195,7 +199,8 @@ impl Dispatcher {
             let store = Arc::clone(&self.shared.store);
             self.work.spawn(async move {
                 let moved = moved(&*store, &address, batches.first().map(|(lane, _)| &lane.partition));
-                let reply = agents::produce(client, &address, request, timeout, moved).await;
+                let sent = agents::produce(client, &address, request, timeout, moved);
+                let reply = trace.child().of(sent).await;
                 Event::Answered { address, batches, reply }
             });
         }
@@ -243,7 +248,8 @@ impl Dispatcher {
 
     fn fail(&self, lane: &Lane, failed: Vec<FailedBatch>) {
         for (batch, error) in failed {
-            tracing::warn!(partition = %lane.partition, records = batch.records(), %error, "a batch failed");
+            let trace = batch.trace.span();
+            tracing::warn!(parent: &trace, partition = %lane.partition, records = batch.records(), %error, "a batch failed");
             self.shared.end(lane, batch, Err(error));
         }
     }

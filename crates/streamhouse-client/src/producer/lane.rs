@@ -28,7 +28,7 @@ use streamhouse_core::{
     batch::{BatchError, ProducerStamp},
     limits::{BATCH_BYTES_MAX, IDEMPOTENCE_WINDOW, RECORD_BYTES_MAX},
 };
-use streamhouse_hooks::{Gauge, GaugeId, Instance, Scope};
+use streamhouse_hooks::{Gauge, GaugeId, Instance, Scope, TraceContext};
 
 /// A partition's batches, its identity for hooks, and its place in the sequence.
 pub(crate) struct Lane {
@@ -100,6 +100,7 @@ pub(crate) enum Step {
 pub(crate) struct Outgoing {
     pub(crate) bytes: Bytes,
     pub(crate) record_bytes: u64,
+    pub(crate) trace: TraceContext,
 }
 
 /// An agent's word on a batch.
@@ -266,7 +267,7 @@ impl Lane {
         // Only the dispatcher touches the front of the queue, so it is the same after the lock was given up.
         let finished: Vec<_> = drafts
             .into_iter()
-            .map(|(draft, record_bytes)| Outgoing { bytes: draft.finish(), record_bytes })
+            .map(|(draft, record_bytes, trace)| Outgoing { bytes: draft.finish(), record_bytes, trace })
             .collect();
         let mut state = lock(&self.state);
         for (batch, outgoing) in state.sealed.iter_mut().zip(&finished) {
@@ -443,8 +444,8 @@ impl State {
     }
 
     /// Chooses what goes into a request, gives it its sequence and counts it as in flight.
-    fn draft(&mut self, room_bytes: usize, batches_max: usize) -> Vec<(Draft, u64)> {
-        let mut drafts: Vec<(Draft, u64)> = Vec::new();
+    fn draft(&mut self, room_bytes: usize, batches_max: usize) -> Vec<(Draft, u64, TraceContext)> {
+        let mut drafts = Vec::new();
         let mut room = room_bytes;
         // The agent keeps order by sequence, that is within one epoch: a request has batches of one only.
         let Some(first) = self.sealed.front().and_then(|first| first.stamp().or(self.stamp)) else {
@@ -471,7 +472,7 @@ impl State {
                 (Some(_) | None, _) => break,
             };
             room -= size;
-            drafts.push((batch.draft(stamp), batch.record_bytes));
+            drafts.push((batch.draft(stamp), batch.record_bytes, batch.trace));
         }
         self.in_flight = drafts.len();
         drafts

@@ -181,6 +181,7 @@ impl Shared {
     pub(crate) fn end(&self, lane: &Lane, batch: SealedBatch, result: Result<u64>) {
         let ended_ns = self.clock.monotonic_ns();
         let status = result.as_ref().err().map_or(0, |error| error.kind().number());
+        let _entered = batch.trace.enter();
         let (records, bytes) = (batch.records() as u64, batch.record_bytes);
         send(&lane.scope, Send { records, bytes, sent_ns: &batch.sent_ns, ended_ns, status });
         flush(&lane.scope, Flush { records, bytes, started: batch.sealed, status });

@@ -78,6 +78,12 @@ impl Page {
         Gauge::new(slot)
     }
 
+    /// Tells the probe to leave out what this process does, from now on.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn serves_metrics(&self) {
+        self.memory.header().serves_metrics.store(1, Ordering::Relaxed);
+    }
+
     /// For the child of a fork: what it inherited of the page becomes memory of its own.
     #[cfg(all(target_os = "linux", not(feature = "disabled")))]
     pub(crate) fn disown(&self) {

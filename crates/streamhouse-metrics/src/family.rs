@@ -4,15 +4,48 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::time::Duration;
 
-use streamhouse_abi::bucket;
-use streamhouse_metrics::{Kind, Label, Metric};
+use streamhouse_abi::page::Gauge;
+use streamhouse_abi::{Site, Status, bucket};
 
-use super::ClassicBuckets;
-use crate::collect::Buckets;
+use crate::sources::{Counted, Reading, of_gauge, of_site};
+use crate::{Buckets, Counts, Detail, Kind, Label, Metric};
+
+/// How many classic buckets a histogram is served with: a subset of the bounds it is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassicBuckets {
+    per_octave: u32,
+}
+
+impl ClassicBuckets {
+    /// How many may be asked for.
+    pub const CHOICES: [u32; 4] = [1, 2, 4, 8];
+
+    /// `None` unless it is one of [`ClassicBuckets::CHOICES`].
+    pub fn per_octave(per_octave: u32) -> Option<ClassicBuckets> {
+        ClassicBuckets::CHOICES.contains(&per_octave).then_some(ClassicBuckets { per_octave })
+    }
+
+    /// Buckets that a histogram is served with, that of everything included.
+    pub fn count(self) -> usize {
+        bucket::REGULAR / self.step() + 2
+    }
+
+    /// Distance between the indexes of two bounds that are served.
+    fn step(self) -> usize {
+        8 / self.per_octave as usize
+    }
+}
+
+impl Default for ClassicBuckets {
+    /// Two an octave.
+    fn default() -> ClassicBuckets {
+        ClassicBuckets { per_octave: 2 }
+    }
+}
 
 /// The values that labels may take; each metric takes those it has.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct LabelValues<'a> {
+pub struct LabelValues<'a> {
     /// `agent`, `producer` or `consumer`.
     pub role: &'a str,
     /// Agent or client id.
@@ -37,9 +70,22 @@ pub(crate) struct LabelValues<'a> {
     pub map: &'a str,
     /// The version of a binary.
     pub version: &'a str,
+    /// The name of a machine.
+    pub host: &'a str,
+    /// Where a file system is mounted.
+    pub mountpoint: &'a str,
 }
 
-impl LabelValues<'_> {
+impl<'a> LabelValues<'a> {
+    /// With what a site tells apart itself.
+    pub fn with_detail(self, detail: Detail) -> LabelValues<'a> {
+        match detail {
+            Detail::None => self,
+            Detail::Operation(operation) => LabelValues { operation: operation.name(), ..self },
+            Detail::Method(method) => LabelValues { method: method.name(), ..self },
+        }
+    }
+
     fn of(&self, metric: &Metric) -> SeriesLabels {
         let mut values = String::new();
         for label in metric.labels {
@@ -56,6 +102,8 @@ impl LabelValues<'_> {
                 Label::State => values.push_str(self.state),
                 Label::Map => values.push_str(self.map),
                 Label::Version => values.push_str(self.version),
+                Label::Host => values.push_str(self.host),
+                Label::Mountpoint => values.push_str(self.mountpoint),
             }
             values.push(END);
         }
@@ -84,31 +132,36 @@ impl SeriesLabels {
 
 /// One series, or all those of a histogram.
 #[derive(Debug)]
-pub(super) struct Sample {
-    pub(super) value: Value,
+pub struct Sample {
+    /// What it holds.
+    pub value: Value,
     /// Since when it counts, from 1970; `None` where that is not known.
-    pub(super) created: Option<Duration>,
+    pub created: Option<Duration>,
 }
 
 /// What a series holds.
 #[derive(Debug)]
-pub(super) enum Value {
+pub enum Value {
     /// Whole numbers stay whole: a double has no room for every u64.
     Whole(u64),
+    /// Any other number.
     Real(f64),
+    /// Buckets and their sum.
     Histogram(Box<Histogram>),
 }
 
 /// A histogram: what its buckets hold and the sum of what was observed, in nanoseconds, records or bytes.
 #[derive(Clone, Debug)]
-pub(super) struct Histogram {
-    pub(super) buckets: Buckets,
-    pub(super) sum: u64,
+pub struct Histogram {
+    /// What was observed, by bucket.
+    pub buckets: Buckets,
+    /// The sum of it.
+    pub sum: u64,
 }
 
 impl Histogram {
     /// The classic buckets: the index of the last bucket in each, none for that of everything, and what it holds.
-    pub(super) fn cumulative(&self, classic: ClassicBuckets) -> Vec<(Option<usize>, u64)> {
+    pub fn cumulative(&self, classic: ClassicBuckets) -> Vec<(Option<usize>, u64)> {
         let mut cumulative = 0u64;
         let mut buckets = Vec::with_capacity(classic.count());
         for (index, count) in self.buckets.iter().enumerate() {
@@ -124,13 +177,13 @@ impl Histogram {
 
 /// All series of one scrape. Series whose labels are equal, because the metric leaves some out, are added.
 #[derive(Debug, Default)]
-pub(crate) struct Families {
+pub struct Families {
     families: HashMap<&'static str, BTreeMap<SeriesLabels, Sample>>,
 }
 
 impl Families {
     /// Adds a whole number to a series of a counter or gauge.
-    pub(crate) fn count(
+    pub fn count(
         &mut self,
         metric: &'static Metric,
         labels: &LabelValues<'_>,
@@ -147,7 +200,7 @@ impl Families {
     }
 
     /// Sets a series of a counter or gauge.
-    pub(crate) fn value(
+    pub fn value(
         &mut self,
         metric: &'static Metric,
         labels: &LabelValues<'_>,
@@ -159,7 +212,7 @@ impl Families {
     }
 
     /// Adds to a histogram.
-    pub(crate) fn histogram(
+    pub fn histogram(
         &mut self,
         metric: &'static Metric,
         labels: &LabelValues<'_>,
@@ -178,6 +231,62 @@ impl Families {
         histogram.sum = histogram.sum.wrapping_add(sum);
     }
 
+    /// Adds what was counted at a site. `labels` gives the labels for what ended so.
+    pub fn site<'l>(
+        &mut self,
+        site: Site,
+        counts: &Counts,
+        created: Option<Duration>,
+        labels: impl Fn(Status) -> LabelValues<'l>,
+    ) {
+        let metrics = of_site(site);
+        let all = labels(Status::Ok);
+        if let Some(metric) = metrics.records {
+            self.count(metric, &all, counts.records_with(Status::Ok), created);
+        }
+        if let Some(metric) = metrics.bytes {
+            self.count(metric, &all, counts.bytes, created);
+        }
+        for status in Status::ALL {
+            let operations = counts.operations_with(status);
+            // A series that never counted anything is left out, but that of success shows that someone looks.
+            if operations == 0 && status != Status::Ok {
+                continue;
+            }
+            let labels = LabelValues { status: status.name(), ..labels(status) };
+            if let Some(metric) = metrics.operations {
+                self.count(metric, &labels, operations, created);
+            }
+            if let Some((counted, metric)) = metrics.errors
+                && status != Status::Ok
+            {
+                let errors = match counted {
+                    Counted::Records => counts.records_with(status),
+                    Counted::Operations => operations,
+                };
+                self.count(metric, &labels, errors, created);
+            }
+        }
+        self.histogram(metrics.duration, &all, &counts.durations, counts.duration_ns, created);
+        if let (Some((records, bytes)), Some(sizes)) = (metrics.sizes, &counts.sizes) {
+            self.histogram(records, &all, &sizes.records, counts.records_with(Status::Ok), created);
+            self.histogram(bytes, &all, &sizes.bytes, counts.bytes, created);
+        }
+    }
+
+    /// Sets the metric of a gauge of the state page. `now_ns` is CLOCK_MONOTONIC.
+    pub fn gauge(&mut self, gauge: Gauge, labels: &LabelValues<'_>, value: u64, now_ns: u64) {
+        let source = of_gauge(gauge);
+        match (source.reading, value) {
+            (Reading::Whole, value) => self.count(source.metric, labels, value, None),
+            (Reading::Milliseconds, value) => self.value(source.metric, labels, value as f64 / 1e3, None),
+            (Reading::Since, 0) => self.value(source.metric, labels, 0.0, None),
+            (Reading::Since, since_ns) => {
+                self.value(source.metric, labels, now_ns.saturating_sub(since_ns) as f64 / 1e9, None);
+            }
+        }
+    }
+
     fn sample(
         &mut self,
         metric: &'static Metric,
@@ -193,7 +302,7 @@ impl Families {
     }
 
     /// The series of a metric, in the order of their labels; `None` when there are none.
-    pub(super) fn of<'f>(
+    pub fn of<'f>(
         &'f self,
         metric: &'static Metric,
     ) -> Option<impl Iterator<Item = (impl Iterator<Item = (&'static str, &'f str)>, &'f Sample)>> {

@@ -1,0 +1,91 @@
+//! How families reach a registry of prometheus-client.
+
+use super::Recorder;
+use crate::{ClassicBuckets, Families, Kind, Metric, Sample, Value, catalog};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, LabelSetEncoder};
+use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use std::fmt;
+use std::sync::Arc;
+
+/// Has a registry serve what `source` gives at each scrape, under the catalog's names: in a sub-registry with a prefix they
+/// would have others.
+pub fn register(registry: &mut Registry, source: impl Fn() -> Families + Send + Sync + 'static) {
+    registry.register_collector(Box::new(Source(source)));
+}
+
+struct Source<F>(F);
+
+impl<F> fmt::Debug for Source<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Source")
+    }
+}
+
+impl<F: Fn() -> Families + Send + Sync + 'static> Collector for Source<F> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let families = (self.0)();
+        for metric in catalog::ALL {
+            let Some(series) = families.of(metric) else { continue };
+            let kind = match metric.kind {
+                Kind::Counter => MetricType::Counter,
+                Kind::Gauge => MetricType::Gauge,
+                Kind::Histogram => MetricType::Histogram,
+            };
+            // The encoder appends it.
+            let name = metric.name.trim_end_matches("_total");
+            let mut family = encoder.encode_descriptor(name, metric.help, None, kind)?;
+            for (labels, sample) in series {
+                let labels = Pairs(labels.collect());
+                encode(family.encode_family(&labels)?, metric, sample)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn encode(mut encoder: MetricEncoder<'_>, metric: &Metric, sample: &Sample) -> fmt::Result {
+    match (&sample.value, metric.kind) {
+        (Value::Whole(number), Kind::Counter) => encoder.encode_counter::<NoLabelSet, _, f64>(number, None),
+        (Value::Real(number), Kind::Counter) => encoder.encode_counter::<NoLabelSet, _, f64>(number, None),
+        (Value::Whole(number), _) => encoder.encode_gauge(number),
+        (Value::Real(number), _) => encoder.encode_gauge(number),
+        (Value::Histogram(histogram), _) => {
+            // What prometheus-client wants is not cumulative.
+            let mut below = 0;
+            let mut count = 0;
+            let buckets =
+                histogram.cumulative(ClassicBuckets::default()).into_iter().map(|(index, cumulative)| {
+                    let bound = index.map_or(f64::INFINITY, |index| metric.unit.bound(index));
+                    let here = cumulative - below;
+                    below = cumulative;
+                    count = cumulative;
+                    (bound, here)
+                });
+            let buckets: Vec<_> = buckets.collect();
+            encoder.encode_histogram::<NoLabelSet>(metric.unit.sum(histogram.sum), count, &buckets, None)
+        }
+    }
+}
+
+/// Labels with their values; those that are empty are left out, which is the same to Prometheus.
+struct Pairs<'a>(Vec<(&'static str, &'a str)>);
+
+impl EncodeLabelSet for Pairs<'_> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        for pair in self.0.iter().filter(|(_, value)| !value.is_empty()) {
+            pair.encode(encoder.encode_label())?;
+        }
+        Ok(())
+    }
+}
+
+impl Recorder {
+    /// Has a registry serve what is counted here.
+    pub fn register(self: &Arc<Self>, registry: &mut Registry) {
+        let this = Arc::clone(self);
+        register(registry, move || this.families());
+    }
+}
