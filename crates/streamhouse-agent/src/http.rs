@@ -20,9 +20,12 @@ const CONNECTION_TIME: Duration = Duration::from_secs(10);
 /// looks after the agent is answered in time however many others connect.
 const IDLE_MIN: Duration = Duration::from_millis(50);
 
-/// What `/metrics` says when nothing is counted here.
-const NO_METRICS: &str = "this agent counts nothing itself: streamhouse-probe serves its metrics, or an agent that is built with \
-                          `--features metrics` does\n";
+/// What `/metrics` says when nothing is counted here: a page without series, so that whoever scrapes all agents learns that
+/// this one runs.
+const NO_METRICS: &str = "# This agent counts nothing itself: streamhouse-probe serves its metrics, or an agent that is built \
+                          with the feature metrics does.\n";
+/// The text format of that page: OpenMetrics has no comments.
+const TEXT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Serves until `stop`.
 pub(crate) async fn serve(
@@ -49,7 +52,7 @@ pub(crate) async fn serve(
 async fn served(State(metrics): State<Metrics>) -> Response {
     match metrics.page() {
         Some(page) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], page).into_response(),
-        None => (StatusCode::NOT_FOUND, NO_METRICS).into_response(),
+        None => ([(CONTENT_TYPE, TEXT_TYPE)], NO_METRICS).into_response(),
     }
 }
 

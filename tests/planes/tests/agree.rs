@@ -79,10 +79,8 @@ async fn both_planes_say_the_same() {
     let mut consumer = world.consumer().await;
     for round in 0..20u8 {
         for number in 0..50u8 {
-            let _ = producer
-                .send("orders", Some(&[number]), &vec![round; usize::from(number) * 20], None)
-                .await
-                .unwrap();
+            let value = vec![round; usize::from(number) * 20];
+            drop(producer.send("orders", Some(&[number]), &value, None).await.unwrap());
         }
         producer.flush().await.unwrap();
         consumer.poll(Duration::from_secs(1)).await.unwrap();
