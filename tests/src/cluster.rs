@@ -3,6 +3,7 @@
 use crate::exposition::Exposition;
 use crate::http::get;
 use crate::process::{Process, poll_until};
+use crate::s3::{self, BUCKET};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -116,6 +117,8 @@ pub struct Cluster {
     pub ports: Ports,
     /// The agent's id; else its default.
     pub agent_id: Option<String>,
+    /// The S3 server that holds the objects; else a directory does.
+    pub s3: Option<SocketAddr>,
     /// Whether an interrupt from the keyboard passes services by: whoever started them ends them, in order.
     pub detached: bool,
 }
@@ -186,7 +189,14 @@ impl Cluster {
     /// When it cannot be made.
     pub fn new(binaries: Binaries, dir: &Path) -> Result<Cluster> {
         std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-        Ok(Cluster { binaries, dir: dir.to_owned(), ports: Ports::Free, agent_id: None, detached: false })
+        Ok(Cluster {
+            binaries,
+            dir: dir.to_owned(),
+            ports: Ports::Free,
+            agent_id: None,
+            s3: None,
+            detached: false,
+        })
     }
 
     /// A file in the log's directory.
@@ -274,9 +284,13 @@ impl Cluster {
     }
 
     fn configure(&self, command: &mut Command) {
-        command
-            .env("STREAMHOUSE_METADATA_PATH", self.path("metadata.db"))
-            .env("STREAMHOUSE_OBJECT_STORE_PATH", self.path("objects"));
+        command.env("STREAMHOUSE_METADATA_PATH", self.path("metadata.db"));
+        match self.s3 {
+            Some(address) => command
+                .env("STREAMHOUSE_OBJECT_STORE_URL", format!("s3://{BUCKET}/log"))
+                .envs(s3::environment(address)),
+            None => command.env("STREAMHOUSE_OBJECT_STORE_PATH", self.path("objects")),
+        };
     }
 
     fn start_logged(&self, name: &str, command: &mut Command) -> Result<Process> {

@@ -1,6 +1,7 @@
 //! Drives the built binaries as an operator would: starts agents, producers, consumers and probes, reads their pages and
 //! reports. Knows them only by their flags, their HTTP answers and their files; links none of their code.
 
+mod alerting;
 mod cluster;
 mod exposition;
 mod fleet;
@@ -13,6 +14,7 @@ mod random;
 mod report;
 pub mod s3;
 
+pub use alerting::{Alert, Alerting};
 pub use cluster::{Agent, Binaries, Cluster, Ports, Probe, Target};
 pub use exposition::{Exposition, Sample};
 pub use fleet::{Fleet, FleetAgent, LEASE_TERM};

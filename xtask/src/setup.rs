@@ -22,6 +22,9 @@ const EBPF_PACKAGES: [&str; 6] =
 /// Debian packages that only tests use: an unrelated tracer that must see our sites.
 const TEST_PACKAGES: [&str; 1] = ["bpftrace"];
 
+/// Where Debian's Alertmanager looks for the templates of its messages, and does not start without.
+const ALERTMANAGER_TEMPLATES: &str = "/usr/share/prometheus/alertmanager";
+
 /// The PostgreSQL that tests run against: Debian 12's. Where it is not to be had, the distribution's own does.
 const POSTGRES_PACKAGE: &str = "postgresql-15";
 /// Where Debian's packages look for settings that are not theirs.
@@ -52,7 +55,13 @@ pub(crate) fn run() -> Result<()> {
         install_linker()?;
     }
     if promtool().is_none() {
-        fetch_prometheus()?;
+        fetch("prometheus")?;
+    }
+    if amtool().is_none() {
+        fetch("prometheus-alertmanager")?;
+    }
+    if in_path("apt-get") && !Path::new(ALERTMANAGER_TEMPLATES).is_dir() {
+        place_templates()?;
     }
     if !Postgres::is_installed() {
         install_postgres()?;
@@ -65,6 +74,12 @@ pub(crate) fn run() -> Result<()> {
 pub(crate) fn promtool() -> Option<PathBuf> {
     let fetched = prometheus_root().ok()?.join("usr/bin/promtool");
     find_in_path("promtool").or_else(|| fetched.is_file().then_some(fetched))
+}
+
+/// Alertmanager's checker of its configuration: in PATH, or where setup put it.
+pub(crate) fn amtool() -> Option<PathBuf> {
+    let fetched = prometheus_root().ok()?.join("usr/bin/amtool");
+    find_in_path("amtool").or_else(|| fetched.is_file().then_some(fetched))
 }
 
 /// PATH with the programs of Prometheus at its end, where setup put them.
@@ -145,21 +160,34 @@ fn prometheus_root() -> Result<PathBuf> {
     Ok(linker_root()?.parent().context("the cache has no parent")?.join("prometheus"))
 }
 
-/// Unpacks Debian's Prometheus beside our other tools. Installing the package would start a server.
-fn fetch_prometheus() -> Result<()> {
+/// Unpacks a Debian package of Prometheus beside our other tools. Installing it would start a server.
+fn fetch(package: &str) -> Result<()> {
     let root = prometheus_root()?;
     if !in_path("apt-get") {
-        bail!("promtool is not in PATH; install Prometheus");
+        bail!("promtool or amtool is not in PATH; install Prometheus and Alertmanager");
     }
     std::fs::create_dir_all(&root)?;
     let download = |command: &mut Command| shell::run(command.current_dir(&root));
-    if !succeeds(command("apt-get", &["download", "--quiet", "prometheus"]).current_dir(&root)) {
+    if !succeeds(command("apt-get", &["download", "--quiet", package]).current_dir(&root)) {
         apt_install(&[])?;
-        download(&mut command("apt-get", &["download", "--quiet", "prometheus"]))?;
+        download(&mut command("apt-get", &["download", "--quiet", package]))?;
     }
+    let file = format!("{package}_");
+    let is_it = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with(&file) && name.ends_with(".deb")
+    };
     let package = std::fs::read_dir(&root)?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .find(is_it)
         .context("apt-get downloaded no package")?;
     shell::run(command("dpkg-deb", &["--extract"]).arg(package).arg(&root))
+}
+
+/// Puts Alertmanager's templates, which are data only, where it looks for them.
+fn place_templates() -> Result<()> {
+    let unpacked = prometheus_root()?.join(ALERTMANAGER_TEMPLATES.trim_start_matches('/'));
+    let parent = Path::new(ALERTMANAGER_TEMPLATES).parent().context("it has a parent")?;
+    shell::run(as_root("mkdir", &["-p"])?.arg(parent))?;
+    shell::run(as_root("cp", &["-r"])?.arg(unpacked).arg(parent))
 }

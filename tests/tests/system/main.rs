@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "a test runner")]
 
+mod alerts;
 mod bad_input;
 mod binaries;
 mod crash;
@@ -35,6 +36,7 @@ enum Needs {
 }
 
 const TESTS: &[(&str, Needs, Test)] = &[
+    ("alerts::come_and_go", Needs::Bpf, alerts::alerts_come_and_go),
     ("bad_input::full_disk", Needs::Root, bad_input::full_disk),
     ("bad_input::names_records_and_topics", Needs::Nothing, bad_input::names_records_and_topics),
     ("bad_input::second_agent", Needs::Nothing, bad_input::second_agent),
