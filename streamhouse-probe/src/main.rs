@@ -1,7 +1,7 @@
 //! `streamhouse-probe`: see the library.
 
 use std::fmt::Display;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
+use streamhouse_logs::LogArgs;
 use streamhouse_probe::attach::{self, Kernel};
 use streamhouse_probe::client::{Ask, Client};
 use streamhouse_probe::discover::Discovery;
@@ -24,12 +25,13 @@ use streamhouse_probe::web::Web;
 use streamhouse_probe::{check, http, interval, privileges};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
 
 /// Watches StreamHouse agents, producers and consumers from outside and serves what it sees to Prometheus.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXIT_STATUS)]
 struct Cli {
+    #[command(flatten)]
+    log: LogArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -119,13 +121,11 @@ struct Object {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
-    let is_terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(is_terminal)
-        .init();
+    if let Err(problem) = cli.log.init("info") {
+        // Nobody is left to tell when standard error is closed.
+        let _ = writeln!(std::io::stderr(), "error: {problem}");
+        return ExitCode::FAILURE;
+    }
     let ended = match cli.command {
         Command::Run(run) => run.run(),
         Command::Check { json, object } => print_check(json, object),

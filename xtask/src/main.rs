@@ -5,6 +5,7 @@ mod bench;
 mod build_ebpf;
 mod demo;
 mod fuzz;
+mod reference;
 mod setup;
 mod shell;
 mod test;
@@ -38,8 +39,9 @@ enum Command {
     Bench(bench::Bench),
     /// Breaks everything that can break while records are produced and consumed, then accounts for every record.
     Torture(torture::Options),
-    /// Checks what the compiler cannot: crate edges, and that every layer has the same nouns.
-    Tidy,
+    /// Checks what the compiler cannot: crate edges, that every layer has the same nouns, and that catalog, reference, alerts and
+    /// panels agree.
+    Tidy(tidy::Options),
 }
 
 fn main() -> ExitCode {
@@ -51,7 +53,7 @@ fn main() -> ExitCode {
         Command::Test => test::run(),
         Command::Bench(bench) => bench::run(&bench),
         Command::Torture(options) => torture::run(&options),
-        Command::Tidy => tidy::run(),
+        Command::Tidy(options) => tidy::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

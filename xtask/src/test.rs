@@ -15,7 +15,7 @@ pub(crate) fn run() -> Result<()> {
     setup::run()?;
     shell::run(&mut cargo(&["fmt", "--all", "--check"]))?;
     shell::run(cargo(&["fmt", "--check"]).current_dir(root().join("streamhouse-ebpf")))?;
-    tidy::run()?;
+    tidy::run(&tidy::Options::default())?;
     build_ebpf::run()?;
     shell::run(&mut cargo(&[
         "clippy",

@@ -1,5 +1,6 @@
 //! `cargo xtask tidy`: what the compiler does not check.
 
+use crate::reference;
 use crate::shell::{cargo, output, root};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -12,14 +13,15 @@ const EDGES: &[(&str, &[&str])] = &[
     ("abi", &[]),
     ("core", &[]),
     ("hooks", &["abi", "metrics"]),
+    ("logs", &[]),
     ("metrics", &["abi"]),
     ("proto", &["core", "metadata"]),
     ("metadata", &["core", "hooks"]),
     ("storage", &["core", "hooks"]),
     ("client", &["core", "hooks", "metadata", "metrics", "proto", "storage"]),
-    ("agent", &["core", "hooks", "metadata", "metrics", "proto", "storage"]),
-    ("cli", &["client", "core", "metadata", "storage"]),
-    ("probe", &["abi", "metrics"]),
+    ("agent", &["core", "hooks", "logs", "metadata", "metrics", "proto", "storage"]),
+    ("cli", &["client", "core", "logs", "metadata", "metrics", "storage"]),
+    ("probe", &["abi", "logs", "metrics"]),
     ("fuzz", &["abi", "core", "metadata", "probe", "proto", "storage"]),
     ("tests", &[]),
     ("s3-server", &["tests"]),
@@ -34,16 +36,28 @@ const LOADER: &str = "streamhouse-probe";
 
 type Edges = BTreeMap<String, BTreeSet<String>>;
 
+/// What to do.
+#[derive(Default, clap::Args)]
+pub(crate) struct Options {
+    /// Write docs/metrics.md first.
+    #[arg(long)]
+    write: bool,
+}
+
 /// The command.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.write {
+        reference::write()?;
+    }
     let mut problems = crate_edges(&dependencies()?);
     problems.extend(nouns(&root().join("crates/streamhouse-hooks/src"))?);
     problems.extend(nouns(&root().join("streamhouse-ebpf/src"))?);
+    problems.extend(reference::problems()?);
     for problem in &problems {
         eprintln!("tidy: {problem}");
     }
     ensure!(problems.is_empty(), "{} problems", problems.len());
-    println!("tidy: crate edges and nouns hold");
+    println!("tidy: crate edges and nouns hold, and catalog, reference, alerts and panels agree");
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use streamhouse_core::{
     AgentId, AsTyped, InvalidName,
     limits::{INSTANCE_ID_BYTES_MAX, MESSAGE_BYTES_MAX},
 };
+use streamhouse_logs::LogArgs;
 use streamhouse_metadata::MetadataUrl;
 use streamhouse_storage::ObjectStoreUrl;
 
@@ -114,6 +115,9 @@ pub struct Flags {
     /// Listen for gRPC on an address that other hosts reach also without TLS or without tokens
     #[arg(long, env = "STREAMHOUSE_INSECURE")]
     pub insecure: bool,
+    /// What the log shows.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// A configuration that can work: made from [`Flags`].

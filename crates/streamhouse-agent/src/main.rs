@@ -2,10 +2,9 @@
 
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::{error::Error, io, process::ExitCode, time::Duration};
+use std::{error::Error, io, io::Write, process::ExitCode, time::Duration};
 use streamhouse_agent::{Agent, Config, Flags};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// Threads that serve requests; storing and committing have threads of their own.
 const WORKER_THREADS: usize = 2;
@@ -17,9 +16,11 @@ const EXIT_WAIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let is_terminal = io::IsTerminal::is_terminal(&io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_terminal).init();
+    if let Err(problem) = flags.log.init("info") {
+        // Nobody is left to tell when standard error is closed.
+        let _ = writeln!(io::stderr(), "error: {problem}");
+        return ExitCode::FAILURE;
+    }
     allow_many_files(flags.connections_max);
     match start(flags) {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,6 +3,7 @@
 use crate::places::Places;
 use crate::{consume, groups, lag, produce, topic};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use streamhouse_logs::LogArgs;
 
 /// StreamHouse: an event log on object storage.
 #[derive(Debug, Parser)]
@@ -13,6 +14,8 @@ pub(crate) struct Cli {
     /// Print JSON on standard output.
     #[arg(long, global = true, help_heading = "Output")]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
 }

@@ -24,29 +24,17 @@ mod unreadable;
 
 use crate::args::{Cli, Command};
 use crate::output::Output;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
-/// What is logged on standard error unless `STREAMHOUSE_LOG` says otherwise: what a user should know about. Batches that
+/// What is logged on standard error unless told otherwise: what a user should know about. Batches that
 /// fail are not logged: `produce` says the first and counts all.
 const LOG_FILTER: &str =
     "error,streamhouse_client=warn,streamhouse_client::producer=error,streamhouse_storage=warn";
 
 fn main() -> ExitCode {
     let cli = Cli::of_this_process();
-    let filter = EnvFilter::try_from_env("STREAMHOUSE_LOG").unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
-    let outcome = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => {
-            let outcome = runtime.block_on(execute(cli));
-            // A read of standard input cannot be taken back: do not wait for it.
-            runtime.shutdown_background();
-            outcome
-        }
-        Err(error) => Err(anyhow::anyhow!("threads cannot be started: {error}; look at the process limits")),
-    };
+    let outcome = cli.log.init(LOG_FILTER).map_err(anyhow::Error::msg).and_then(|()| run(cli));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -54,6 +42,18 @@ fn main() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "error: {}", output::sentence(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(execute(cli));
+            // A read of standard input cannot be taken back: do not wait for it.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(anyhow::anyhow!("threads cannot be started: {error}; look at the process limits")),
     }
 }
 
