@@ -1,5 +1,7 @@
 //! `streamhouse consume`: reads records for a group.
 
+#[cfg(feature = "metrics")]
+use crate::metrics;
 use crate::output::{Output, STDOUT_FAILED, human_bytes, note};
 use crate::parse::{self, CommitEvery};
 use crate::places::Places;
@@ -95,6 +97,11 @@ pub(crate) async fn execute(command: Consume, places: &Places, output: Output) -
         .session_timeout(command.session_timeout);
     if let Some(id) = &command.run.client_id {
         builder = builder.client_id(id);
+    }
+    #[cfg(feature = "metrics")]
+    {
+        let address = command.run.metrics_listen_address;
+        builder = builder.metrics(metrics::serve(address, streamhouse_client::ConsumerMetrics::new).await?);
     }
     let report_file = ReportFile::create(command.run.report.as_deref())?;
     let mut run = Run {

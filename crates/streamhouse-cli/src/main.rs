@@ -8,6 +8,8 @@ mod consume;
 mod generator;
 mod groups;
 mod lag;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod output;
 mod pace;
 mod parse;

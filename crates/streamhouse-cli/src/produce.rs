@@ -1,6 +1,8 @@
 //! `streamhouse produce`: sends records and awaits every acknowledgement.
 
 use crate::generator::Generator;
+#[cfg(feature = "metrics")]
+use crate::metrics;
 use crate::output::{Output, human_bytes, human_duration, kind_name};
 use crate::pace::Pacer;
 use crate::parse;
@@ -111,6 +113,11 @@ pub(crate) async fn execute(command: Produce, places: &Places, output: Output) -
     let mut builder = Producer::builder().metadata_store(store).security(places.security());
     if let Some(id) = &command.run.client_id {
         builder = builder.client_id(id);
+    }
+    #[cfg(feature = "metrics")]
+    {
+        let address = command.run.metrics_listen_address;
+        builder = builder.metrics(metrics::serve(address, streamhouse_client::ProducerMetrics::new).await?);
     }
     let producer = command.batching.apply(builder).build().await?;
 

@@ -29,6 +29,10 @@ pub(crate) struct RunArgs {
     /// The id in metrics; else the host's name and the role.
     #[arg(long, value_name = "ID", env = "STREAMHOUSE_CLIENT_ID")]
     pub(crate) client_id: Option<String>,
+    /// Serve the run's own metrics at /metrics there; the probe then leaves them out.
+    #[cfg(feature = "metrics")]
+    #[arg(long, value_name = "ADDRESS", env = "STREAMHOUSE_METRICS_LISTEN_ADDRESS")]
+    pub(crate) metrics_listen_address: Option<std::net::SocketAddr>,
     /// Get ready, then wait until this file exists before the first record.
     #[arg(long, value_name = "FILE")]
     start_gate: Option<PathBuf>,

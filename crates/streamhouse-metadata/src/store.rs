@@ -263,7 +263,8 @@ pub trait Upkeep: Send + Sync {
     /// not be committed again once its segment is forgotten.
     async fn forget_segments(&self, segments: &[SegmentId]) -> Result<()>;
 
-    /// How far every group is that has committed on one of the partitions, by group, topic and number. One query.
+    /// How far every group is that has committed on one of the partitions, or has a member that reads it, by group, topic and
+    /// number. Partitions that do not exist are left out. One query.
     async fn group_lags(&self, partitions: &[TopicPartition]) -> Result<Vec<(GroupId, GroupOffset)>>;
 }
 

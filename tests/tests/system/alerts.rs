@@ -95,9 +95,9 @@ pub(crate) fn alerts_come_and_go(cluster: &Cluster) -> Result<()> {
     demo.resolved("HighAgentWriteLatency")?;
 
     demo.s3.set(&Faults { error_percent: 100, ..Faults::default() })?;
-    demo.firing("HighProducerErrorRate")?;
+    demo.firing("CriticalProducerErrorRate")?;
     demo.s3.set(&Faults::default())?;
-    demo.resolved("HighProducerErrorRate")?;
+    demo.resolved("CriticalProducerErrorRate")?;
 
     demo.agent.process.kill()?;
     demo.firing("AgentDown")?;

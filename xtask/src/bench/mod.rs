@@ -9,6 +9,7 @@ use crate::shell::target_dir;
 use crate::{build_ebpf, setup, test};
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use streamhouse_tests::{Agent, Binaries, Cluster, Process};
@@ -18,7 +19,7 @@ use streamhouse_tests::{Agent, Binaries, Cluster, Process};
 pub(crate) enum Bench {
     /// Records and bytes a second through one agent, durable, produce and consume.
     Throughput(Rounds),
-    /// Processor time and throughput with and without the probe attached, alternating.
+    /// Processor time, throughput, memory and instructions without observation, with the in-process plane and with the probe.
     Overhead(Rounds),
     /// What the probe itself takes: a hit, a scrape, an attach, memory.
     Probe(Rounds),
@@ -53,11 +54,16 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
 
 /// A new log with an agent and the topic.
 fn new_log(partitions: u32) -> Result<(Cluster, Agent)> {
-    let dir = target_dir().join("bench");
+    new_log_in(&test::release_dir(), "bench", partitions)
+}
+
+/// The same of other binaries, in a directory of this name.
+fn new_log_in(binaries: &Path, name: &str, partitions: u32) -> Result<(Cluster, Agent)> {
+    let dir = target_dir().join(name);
     if dir.exists() {
         std::fs::remove_dir_all(&dir)?;
     }
-    let cluster = Cluster::new(Binaries::in_dir(&test::release_dir())?, &dir)?;
+    let cluster = Cluster::new(Binaries::in_dir(binaries)?, &dir)?;
     let agent = cluster.start_agent()?;
     cluster.create_topic(&agent, TOPIC, partitions)?;
     Ok((cluster, agent))

@@ -1,52 +1,126 @@
-//! What the probe costs the observed processes: the same load with and without it, alternating.
+//! What observation costs the observed processes: the same load with none, with the in-process plane, and with the probe.
 
-use super::{PARTITIONS, RUN_LIMIT, Spread, TOPIC, new_log, start};
+use super::{PARTITIONS, RUN_LIMIT, Spread, TOPIC, new_log_in, start};
+use crate::shell::{self, cargo, target_dir};
+use crate::test;
 use anyhow::{Context, Result, ensure};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-use streamhouse_tests::{Agent, Cluster, Probe, ProduceReport};
+use streamhouse_tests::{Agent, Cluster, ProduceReport};
 
 /// Records of a paced run, and their rate: the budget's.
 const PACED: (&str, &str) = ("2000000", "200000");
 /// Records of a run as fast as it goes.
 const SATURATED: &str = "5000000";
+/// When the producer's memory is looked at: in the middle of either run.
+const MEMORY_AFTER: Duration = Duration::from_secs(2);
+/// The example that runs the hooks of batches, and how many records its batches have.
+const EXAMPLE: (&str, f64) = ("batch_cost", 500.0);
+/// Its batches in two runs: the difference leaves out how it starts.
+const BATCHES: [u64; 2] = [100, 1100];
+
+/// Who looks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Plane {
+    None,
+    InProcess,
+    External,
+}
+
+const PLANES: [(Plane, &str); 3] =
+    [(Plane::None, "none"), (Plane::InProcess, "in-process"), (Plane::External, "external")];
+
+/// A log, its agent, and which planes it is for.
+struct Log {
+    cluster: Cluster,
+    agent: Agent,
+}
 
 /// What one run cost.
+#[derive(Clone, Copy)]
 struct Cost {
     cpu: Duration,
     records_per_second: f64,
+    producer_kib: u64,
+    agent_kib: u64,
 }
 
-/// Prints the ratios, probe attached to not attached.
+/// Prints the columns.
 pub(super) fn run(rounds: u16) -> Result<()> {
+    let with_metrics = binaries_with_metrics()?;
+    test::build_binaries()?;
+    let log = |binaries: &Path, name: &str| -> Result<Log> {
+        let (cluster, agent) = new_log_in(binaries, name, PARTITIONS)?;
+        Ok(Log { cluster, agent })
+    };
+    let plain = log(&test::release_dir(), "bench")?;
+    let counted = log(&with_metrics, "bench-metrics")?;
     println!(
-        "100-byte records, one agent, durable; ratios attached/not attached, median (least to most) of {rounds} pairs"
+        "100-byte records, one agent, durable; median (least to most) of {rounds} rounds, CPU and throughput against the run \
+         without observation of the same round"
     );
-    let (cluster, agent) = new_log(PARTITIONS)?;
     let paced = ["--generate", PACED.0, "--rate", PACED.1];
     let saturated = ["--generate", SATURATED];
     for (name, load) in [("200 000 records/s", &paced[..]), ("saturated", &saturated[..])] {
-        let (mut cpu, mut throughput) = (Vec::new(), Vec::new());
-        for round in 0..rounds {
-            // Who goes first alternates too, so that a slow drift of the machine cancels out.
-            let first_attached = round % 2 == 1;
-            let first = cost(&cluster, &agent, load, first_attached)?;
-            let second = cost(&cluster, &agent, load, !first_attached)?;
-            let (off, on) = if first_attached { (second, first) } else { (first, second) };
-            cpu.push(on.cpu.as_secs_f64() / off.cpu.as_secs_f64());
-            throughput.push(on.records_per_second / off.records_per_second);
+        let mut costs = Vec::new();
+        for round in 0..usize::from(rounds) {
+            let mut of_round = [None; 3];
+            // Who goes first changes, so that a slow drift of the machine cancels out.
+            for turn in 0..PLANES.len() {
+                let at = (round + turn) % PLANES.len();
+                let (plane, _) = PLANES[at];
+                let log = if plane == Plane::InProcess { &counted } else { &plain };
+                of_round[at] = Some(cost(log, load, plane)?);
+            }
+            costs.push(of_round.map(|cost| cost.expect("each has had its turn")));
         }
-        let show = |values| {
-            let Spread { min, median, max } = Spread::of(values);
-            format!("{median:.3} ({min:.3} to {max:.3})")
-        };
-        println!("{name:<20} CPU {}   throughput {}", show(cpu), show(throughput));
+        println!("{name}");
+        for (at, (_, plane)) in PLANES.iter().enumerate() {
+            let ratio = |figure: fn(&Cost) -> f64| {
+                show(costs.iter().map(|round| figure(&round[at]) / figure(&round[0])).collect(), 3)
+            };
+            let kib = |figure: fn(&Cost) -> u64| {
+                show(costs.iter().map(|round| figure(&round[at]) as f64 / 1024.0).collect(), 1)
+            };
+            println!(
+                "  {plane:<10}  CPU {}  throughput {}  producer MiB {}  agent MiB {}",
+                ratio(|cost| cost.cpu.as_secs_f64()),
+                ratio(|cost| cost.records_per_second),
+                kib(|cost| cost.producer_kib),
+                kib(|cost| cost.agent_kib),
+            );
+        }
     }
-    Ok(())
+    instructions()
+}
+
+/// Builds agent and command line with the feature `metrics`, and puts them where those that ship do not take their place.
+fn binaries_with_metrics() -> Result<PathBuf> {
+    shell::run(&mut cargo(&[
+        "build",
+        "--locked",
+        "--release",
+        "--package=streamhouse-agent",
+        "--package=streamhouse-cli",
+        "--package=streamhouse-probe",
+        "--features=streamhouse-agent/metrics,streamhouse-cli/metrics",
+    ]))?;
+    let dir = target_dir().join("release-metrics");
+    std::fs::create_dir_all(&dir)?;
+    for name in ["streamhouse-agent", "streamhouse", "streamhouse-probe"] {
+        std::fs::copy(test::release_dir().join(name), dir.join(name)).context(name)?;
+    }
+    Ok(dir)
+}
+
+fn show(values: Vec<f64>, digits: usize) -> String {
+    let Spread { min, median, max } = Spread::of(values);
+    format!("{median:.digits$} ({min:.digits$} to {max:.digits$})")
 }
 
 /// Runs the load once; processor time is of producer and agent together.
-fn cost(cluster: &Cluster, agent: &Agent, load: &[&str], attached: bool) -> Result<Cost> {
-    let probe = attached.then(|| cluster.start_probe(&[])).transpose()?;
+fn cost(Log { cluster, agent }: &Log, load: &[&str], plane: Plane) -> Result<Cost> {
+    let probe = (plane == Plane::External).then(|| cluster.start_probe(&[])).transpose()?;
     let gate = cluster.path("gate");
     if gate.exists() {
         std::fs::remove_file(&gate)?;
@@ -54,23 +128,62 @@ fn cost(cluster: &Cluster, agent: &Agent, load: &[&str], attached: bool) -> Resu
     let gate = gate.to_str().context("the path is not UTF-8")?;
     let mut arguments = vec!["produce", TOPIC, "--size", "100", "--start-gate", gate];
     arguments.extend(load);
+    if plane == Plane::InProcess {
+        arguments.extend(["--metrics-listen-address", "127.0.0.1:0"]);
+    }
     let producer = start(cluster, &arguments, "produce.json")?;
     if let Some(probe) = &probe {
         probe.await_attached(&[agent.process.pid(), producer.pid()])?;
     }
     let before = agent.process.cpu_time()?;
     std::fs::write(gate, "")?;
+    std::thread::sleep(MEMORY_AFTER);
+    let producer_kib = producer.memory_kib("VmRSS")?;
     let producer_cpu = producer.wait_cpu_time(RUN_LIMIT)?;
     let agent_cpu = agent.process.cpu_time()? - before;
+    let agent_kib = agent.process.memory_kib("VmRSS")?;
     let report = ProduceReport::read(&cluster.path("produce.json"))?;
     ensure!(report.errors == 0, "records that failed: {}", report.errors);
-    end(probe)?;
-    Ok(Cost { cpu: producer_cpu + agent_cpu, records_per_second: report.records as f64 / report.seconds })
-}
-
-fn end(probe: Option<Probe>) -> Result<()> {
     if let Some(mut probe) = probe {
         probe.process.stop(RUN_LIMIT)?;
     }
+    let records_per_second = report.records as f64 / report.seconds;
+    Ok(Cost { cpu: producer_cpu + agent_cpu, records_per_second, producer_kib, agent_kib })
+}
+
+/// Instructions of the hooks a record, in user space: they do not vary. The kernel's part of a hit is what `bench probe`
+/// measures.
+fn instructions() -> Result<()> {
+    let (example, records) = EXAMPLE;
+    if !shell::in_path("valgrind") {
+        println!("instructions a record: not counted, for valgrind is not installed");
+        return Ok(());
+    }
+    println!("instructions a record in the hooks of producer and agent (batches of {records}, callgrind)");
+    for (_, plane) in PLANES {
+        let mut build =
+            cargo(&["build", "--locked", "--release", "--package=streamhouse-hooks", "--example", example]);
+        if plane == "in-process" {
+            build.args(["--features", "metrics"]);
+        }
+        shell::run(&mut build)?;
+        let program = test::release_dir().join("examples").join(example);
+        let counts = BATCHES.map(|batches| collected(&program, plane, batches));
+        let [few, many] = counts.map(|count| count.map(|count| count as f64));
+        let more = (BATCHES[1] - BATCHES[0]) as f64;
+        println!("  {plane:<10}  {:.1}", (many? - few?) / more / records);
+    }
     Ok(())
+}
+
+/// Instructions that a run takes.
+fn collected(program: &Path, plane: &str, batches: u64) -> Result<u64> {
+    let output = shell::command("valgrind", &["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(program)
+        .args([plane, &batches.to_string()])
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}");
+    let collected = said.lines().find_map(|line| line.split_once("Collected : ").map(|(_, count)| count));
+    Ok(collected.with_context(|| format!("callgrind counted nothing: {said}"))?.trim().parse()?)
 }

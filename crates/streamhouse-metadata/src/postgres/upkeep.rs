@@ -40,8 +40,11 @@ const SELECT_LAGS: &str = concat!(
     lag_ms!(),
     " FROM asked
     JOIN partitions p ON p.topic_id = asked.topic_id AND p.partition = asked.partition
-    JOIN group_offsets o ON o.topic_id = p.topic_id AND o.partition = p.partition
-    JOIN consumer_groups g ON g.id = o.group_id
+    JOIN consumer_groups g ON g.id IN (
+        SELECT group_id FROM group_offsets x WHERE x.topic_id = p.topic_id AND x.partition = p.partition
+        UNION ALL
+        SELECT group_id FROM group_claims x WHERE x.topic_id = p.topic_id AND x.partition = p.partition)
+    LEFT JOIN group_offsets o ON o.group_id = g.id AND o.topic_id = p.topic_id AND o.partition = p.partition
     ORDER BY g.name, asked.topic, asked.partition"
 );
 
@@ -86,7 +89,7 @@ impl Upkeep for PostgresMetadataStore {
     }
 
     async fn group_lags(&self, partitions: &[TopicPartition]) -> Result<Vec<(GroupId, GroupOffset)>> {
-        type Row = (String, i64, i64, i64, i64, Option<i64>);
+        type Row = (String, i64, i64, i64, Option<i64>, Option<i64>);
         let asked = Asked::from_iter(partitions);
         let select = || sqlx::query_as(SELECT_LAGS).bind(&asked.topics).bind(&asked.numbers);
         let rows: Vec<Row> = self.rows(select).await?;
@@ -94,7 +97,7 @@ impl Upkeep for PostgresMetadataStore {
             .map(|(group, index, log_start, high_watermark, committed, lag_ms)| {
                 let at = partitions[stored::unsigned::<usize>(index)?].clone();
                 let ends = (log_start, high_watermark);
-                Ok((stored::name(&group)?, stored::group_offset(at, ends, Some(committed), lag_ms)?))
+                Ok((stored::name(&group)?, stored::group_offset(at, ends, committed, lag_ms)?))
             })
             .collect()
     }

@@ -40,8 +40,11 @@ pub(super) const SELECT_LAGS: &str = concat!(
     " FROM json_each(?1) AS j
     CROSS JOIN topics t ON t.name = j.value ->> 0
     CROSS JOIN partitions p ON p.topic_id = t.id AND p.partition = j.value ->> 1
-    CROSS JOIN group_offsets o ON o.topic_id = p.topic_id AND o.partition = p.partition
-    CROSS JOIN consumer_groups g ON g.id = o.group_id
+    CROSS JOIN consumer_groups g ON g.id IN (
+        SELECT group_id FROM group_offsets WHERE topic_id = p.topic_id AND partition = p.partition
+        UNION ALL
+        SELECT group_id FROM group_claims WHERE topic_id = p.topic_id AND partition = p.partition)
+    LEFT JOIN group_offsets o ON o.group_id = g.id AND o.topic_id = p.topic_id AND o.partition = p.partition
     ORDER BY g.name, t.name, p.partition"
 );
 
@@ -97,7 +100,7 @@ impl Upkeep for SqliteMetadataStore {
     }
 
     async fn group_lags(&self, partitions: &[TopicPartition]) -> Result<Vec<(GroupId, GroupOffset)>> {
-        type Row = (String, i64, i64, i64, i64, Option<i64>);
+        type Row = (String, i64, i64, i64, Option<i64>, Option<i64>);
         let rows: Vec<Row> = sqlx::query_as(SELECT_LAGS)
             .bind(json_partitions(partitions))
             .fetch_all(&self.readers)
@@ -107,7 +110,7 @@ impl Upkeep for SqliteMetadataStore {
             .map(|(group, index, log_start, high_watermark, committed, lag_ms)| {
                 let at = partitions[stored::unsigned::<usize>(index)?].clone();
                 let ends = (log_start, high_watermark);
-                Ok((stored::name(&group)?, stored::group_offset(at, ends, Some(committed), lag_ms)?))
+                Ok((stored::name(&group)?, stored::group_offset(at, ends, committed, lag_ms)?))
             })
             .collect()
     }

@@ -1,7 +1,7 @@
 //! Retention, dead segments, duties, and every group's lag.
 
 use super::*;
-use streamhouse_core::ErrorKind;
+use streamhouse_core::{ErrorKind, MemberId};
 use streamhouse_metadata::{Duty, MetadataError, Watermarks};
 
 const NO_GRACE: Duration = Duration::ZERO;
@@ -241,5 +241,18 @@ pub(crate) async fn every_groups_lag_is_told(store: &dyn MetadataStore) {
     let lags = store.group_lags(&asked[..1]).await.unwrap();
     let of = |name: &str| lags.iter().find(|(group, _)| group.as_str() == name).unwrap().1.lag;
     assert!(of("first") == Duration::ZERO && of("second") > MILLISECOND, "{lags:?}");
+    // A group that reads and has committed nothing is behind by all there is.
+    let (group, reader) = (GroupId::new("new").unwrap(), MemberId::new("reader").unwrap());
+    let session = Duration::from_secs(60);
+    store.join_group(&group, &reader, &[at("orders", 10).topic], session).await.unwrap();
+    store.claim_partitions(&group, &reader, &[at("orders", 10)]).await.unwrap();
+    let lags = store.group_lags(&asked[..1]).await.unwrap();
+    let new = lags
+        .iter()
+        .find(|(group, _)| group.as_str() == "new")
+        .map(|(_, row)| (row.committed, row.lag_records));
+    assert_eq!(new, Some((None, 8)));
+    let news = lags.iter().filter(|(group, _)| group.as_str() == "new").count();
+    assert_eq!(news, 1);
     assert_eq!(store.group_lags(&[]).await.unwrap(), []);
 }
