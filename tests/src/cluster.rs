@@ -119,6 +119,8 @@ pub struct Cluster {
     pub agent_id: Option<String>,
     /// The S3 server that holds the objects; else a directory does.
     pub s3: Option<SocketAddr>,
+    /// More variables for agents and commands.
+    pub environment: Vec<(&'static str, String)>,
     /// Whether an interrupt from the keyboard passes services by: whoever started them ends them, in order.
     pub detached: bool,
 }
@@ -195,6 +197,7 @@ impl Cluster {
             ports: Ports::Free,
             agent_id: None,
             s3: None,
+            environment: Vec::new(),
             detached: false,
         })
     }
@@ -283,8 +286,10 @@ impl Cluster {
         })
     }
 
-    fn configure(&self, command: &mut Command) {
+    /// Tells a command which log is meant.
+    pub fn configure(&self, command: &mut Command) {
         command.env("STREAMHOUSE_METADATA_PATH", self.path("metadata.db"));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         match self.s3 {
             Some(address) => command
                 .env("STREAMHOUSE_OBJECT_STORE_URL", format!("s3://{BUCKET}/log"))

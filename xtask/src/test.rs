@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every check, as CI runs them.
 
-use crate::shell::{self, cargo, root, target_dir};
+use crate::shell::{self, cargo, command, root, target_dir};
 use crate::{build_ebpf, setup, tidy, torture};
 use anyhow::Result;
 use std::path::PathBuf;
@@ -9,6 +9,16 @@ use streamhouse_tests::postgres::{Durability, TEST_POSTGRES_URL};
 
 /// The binaries that tests start; built as they ship.
 const BINARIES: [&str; 3] = ["streamhouse-agent", "streamhouse-cli", "streamhouse-probe"];
+
+/// The packages that a process which serves its own metrics is made of, and what tests it.
+const METRICS_PACKAGES: [&str; 3] = ["streamhouse-metrics", "streamhouse-hooks", "streamhouse-planes"];
+/// Their features.
+const METRICS_FEATURES: [&str; 4] = [
+    "streamhouse-metrics/recorder",
+    "streamhouse-metrics/host",
+    "streamhouse-hooks/metrics",
+    "streamhouse-planes/metrics",
+];
 
 /// The command.
 pub(crate) fn run() -> Result<()> {
@@ -37,7 +47,36 @@ pub(crate) fn run() -> Result<()> {
             .env("STREAMHOUSE_BIN_DIR", release_dir())
             .env(TEST_POSTGRES_URL, postgres.url("postgres")),
     )?;
+    check_deployment()?;
+    test_with_metrics()?;
     torture::run_for_ci()
+}
+
+/// Has Prometheus' own tools look at what operators deploy.
+fn check_deployment() -> Result<()> {
+    let prometheus = root().join("deploy/prometheus");
+    for (program, arguments, directory) in [
+        ("promtool", &["check", "config", "prometheus.yml"][..], &prometheus),
+        ("promtool", &["check", "rules", "alerts.yml"], &prometheus),
+        ("promtool", &["test", "rules", "alerts_test.yml"], &prometheus),
+        ("amtool", &["check-config", "alertmanager.yml"], &root().join("deploy/alertmanager")),
+    ] {
+        shell::run(command(program, arguments).current_dir(directory).env("PATH", setup::path()?))?;
+    }
+    Ok(())
+}
+
+/// What is only there when processes serve their metrics themselves.
+fn test_with_metrics() -> Result<()> {
+    let packages = METRICS_PACKAGES.map(|package| format!("--package={package}"));
+    let features = format!("--features={}", METRICS_FEATURES.join(","));
+    let with = |subcommand: &str| {
+        let mut cargo = cargo(&[subcommand, "--locked"]);
+        cargo.args(&packages).arg(&features);
+        cargo
+    };
+    shell::run(with("clippy").args(["--all-targets", "--", "--deny", "warnings"]))?;
+    shell::run(with("test").arg("--no-fail-fast").env("STREAMHOUSE_BIN_DIR", release_dir()))
 }
 
 /// Builds agent, command line and probe as they ship.

@@ -5,8 +5,9 @@ mod support;
 use std::sync::{Arc, Mutex};
 use streamhouse_agent::Agent;
 use streamhouse_core::ErrorKind;
+use streamhouse_hooks::GaugeId;
 use support::faults::{CommitFault, PutFault};
-use support::{Client, Log, batch, get, kind, stamped, until};
+use support::{Client, Log, batch, get, kind, page, stamped, until};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 /// For tests that wait for a lease term: long enough that a busy machine renews in time.
@@ -210,6 +211,27 @@ async fn an_agent_that_cannot_write_is_not_ready_until_it_can() {
     assert!(faults.puts.lock().unwrap().is_empty(), "not before a trial succeeds");
     let segments = log.objects_path().join("segments");
     assert_eq!(std::fs::read_dir(segments).unwrap().count(), 0, "a trial leaves nothing behind");
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_to_be_stored_is_told_with_its_age() {
+    let log = Log::new(1).await;
+    let (agent, faults) = log.faulty_agent(&["--agent-id", "waits"]).await;
+    let client = Client::connect(agent.grpc_address()).await;
+    let told = |gauge| page::values(gauge, "waits")[0].value;
+    let unflushed = || (told(GaugeId::AgentUnflushedBytes), told(GaugeId::AgentUnflushedSince));
+    assert_eq!(unflushed(), (0, 0));
+    faults.puts([PutFault::SlowUntilTold]);
+    let waits = batch(0, &["waits"], None);
+    let bytes = waits.batch.len() as u64;
+    let answer = tokio::spawn(async move { client.one(waits).await });
+    faults.met.notified().await;
+    assert_eq!(told(GaugeId::AgentUnflushedBytes), bytes);
+    assert_ne!(told(GaugeId::AgentUnflushedSince), 0, "since when");
+    faults.told.notify_one();
+    assert_eq!(answer.await.unwrap().status, 0);
+    until("nothing to wait any more", async || unflushed() == (0, 0)).await;
     agent.shutdown().await;
 }
 

@@ -2,7 +2,9 @@
 
 mod support;
 
+use sqlx::{Connection, Executor, SqliteConnection};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use streamhouse_agent::{Agent, StartError};
 use streamhouse_core::TopicName;
 use streamhouse_metadata::{Agents, Retention, Topics};
@@ -133,4 +135,24 @@ async fn the_binary_ends_with_success_when_it_is_asked_to() {
     assert_eq!(agent.terminate(), Some(0));
     assert!(log.metadata.agents().await.unwrap().is_empty());
     assert_eq!(log.values(0).await, ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_brief_lock_of_the_metadata_does_not_make_an_agent_not_ready() {
+    let log = Log::new(1).await;
+    let agent = log.agent_with(&["--lease-term", "3s", "--heartbeat-interval", "100ms"]).await;
+    let ready = async || get(agent.http_address(), "/ready").await;
+    until("readiness", async || ready().await.0 == 200).await;
+    let mut other = SqliteConnection::connect(log.metadata_path().to_str().unwrap()).await.unwrap();
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    // Longer than a renewal's turn, shorter than the term.
+    let begin = std::time::Instant::now();
+    while begin.elapsed() < Duration::from_millis(1500) {
+        let (status, body) = ready().await;
+        assert_eq!(status, 200, "{body}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    other.execute("ROLLBACK").await.unwrap();
+    assert_eq!(ready().await.0, 200);
+    agent.shutdown().await;
 }

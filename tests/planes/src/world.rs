@@ -78,13 +78,18 @@ impl World {
 
     /// A consumer that is counted.
     pub async fn consumer(&self) -> Consumer {
+        self.consumer_called("reader-1").await
+    }
+
+    /// The same, under another id.
+    pub async fn consumer_called(&self, id: &str) -> Consumer {
         let objects = streamhouse_storage::open_local(&self.dir.path().join("objects")).unwrap();
         Consumer::builder()
             .group_id("billing")
             .topics(vec!["orders"])
             .metadata_store(self.store.clone())
             .object_store(objects)
-            .client_id("reader-1")
+            .client_id(id)
             .metrics(Some(self.clients.consumers.clone()))
             .build()
             .await

@@ -7,7 +7,7 @@ use streamhouse_tests::{Cluster, Process, poll_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// bpftrace lists every site of the client, and `str(arg0)` at `send` is the topic.
+/// bpftrace lists every site of the client; `str(arg0)` at `send` is the topic, and `arg5` at `flush` points to a trace id.
 pub(crate) fn bpftrace_prints_the_topic(cluster: &Cluster) -> Result<()> {
     let binary = cluster.binaries.cli();
     let listing = Command::new("bpftrace").args(["-l", &format!("usdt:{}:*", binary.display())]).output();
@@ -27,8 +27,9 @@ pub(crate) fn bpftrace_prints_the_topic(cluster: &Cluster) -> Result<()> {
     let mut producer = Process::start("produce", produce.arg("--start-gate").arg(&gate))?;
     let program = format!(
         "BEGIN {{ printf(\"ready\\n\"); }} \
-         usdt:{}:streamhouse:send {{ printf(\"%s %d\\n\", str(arg0), arg1); @records = sum(arg1); }}",
-        binary.display()
+         usdt:{binary}:streamhouse:send {{ printf(\"%s %d\\n\", str(arg0), arg1); @records = sum(arg1); }} \
+         usdt:{binary}:streamhouse:flush {{ printf(\"trace %r\\n\", buf(arg5, 16)); }}",
+        binary = binary.display()
     );
     let output = cluster.path("bpftrace.out");
     let mut bpftrace = Command::new("bpftrace");
@@ -48,6 +49,9 @@ pub(crate) fn bpftrace_prints_the_topic(cluster: &Cluster) -> Result<()> {
     bpftrace.wait(LIMIT)?;
     let printed = printed()?;
     ensure!(printed.contains("seen-from-elsewhere "), "the topic was not printed:\n{printed}");
+    let traced =
+        |line: &str| line.strip_prefix("trace ").is_some_and(|id| id.contains("\\x") && id.len() >= 16);
+    ensure!(printed.lines().any(traced), "no batch had a trace id:\n{printed}");
     ensure!(printed.contains("@records: 1000"), "not every record was counted:\n{printed}");
     Ok(())
 }

@@ -13,9 +13,11 @@ mod discovery;
 mod elsewhere;
 mod exact;
 mod fleet;
+mod guide;
 mod least_privilege;
 mod long_runs;
 mod trace;
+mod trace_ids;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -55,12 +57,14 @@ const TESTS: &[(&str, Needs, Test)] = &[
     ("fleet::hand_over_on_sigterm", Needs::Nothing, fleet::hand_over_on_sigterm),
     ("fleet::postgres_restarts", Needs::Nothing, fleet::postgres_restarts),
     ("fleet::takeover_after_a_kill", Needs::Nothing, fleet::takeover_after_a_kill),
+    ("guide::commands", Needs::Bpf, guide::commands_of_the_guide),
     ("least_privilege::a_read_only_root", Needs::Bpf, least_privilege::a_read_only_root),
     ("least_privilege::another_pid_namespace", Needs::Root, least_privilege::another_pid_namespace),
     ("least_privilege::one_capability_missing", Needs::Bpf, least_privilege::one_capability_missing),
     ("least_privilege::four_capabilities", Needs::Bpf, least_privilege::four_capabilities),
     ("least_privilege::root_is_given_up", Needs::Bpf, least_privilege::root_is_given_up),
     ("long_runs::polling", Needs::Nothing, long_runs::polling_for_more_than_a_minute),
+    ("trace_ids::from_producer_to_put", Needs::Nothing, trace_ids::from_producer_to_put),
     ("trace::attached_before_and_after", Needs::Bpf, trace::attached_before_and_after),
     ("trace::killed_probe_leaves_nothing", Needs::Bpf, trace::killed_probe_leaves_nothing),
 ];
