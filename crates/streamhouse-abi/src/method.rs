@@ -45,6 +45,7 @@ methods! {
     ReleaseClaims = 17: "Give a member's partitions back.",
     LeaveGroup = 18: "Leave a group.",
     GetGroupView = 19: "Ask who is in a group.",
+    DeleteTopic = 20: "Remove a topic.",
 }
 
 impl Method {

@@ -1,9 +1,9 @@
-//! `streamhouse topic`: create, list, describe, set-retention.
+//! `streamhouse topic`: create, list, describe, set-retention, delete.
 
 use crate::output::{Output, Table, or_dash};
 use crate::parse::{self, Limit};
 use crate::places::Places;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::time::Duration;
@@ -29,6 +29,14 @@ pub(crate) enum Topic {
         name: String,
         #[command(flatten)]
         keep: Keep,
+    },
+    /// Remove a topic with all its records.
+    Delete {
+        /// The topic.
+        name: String,
+        /// Do it; else say what would be lost.
+        #[arg(long)]
+        yes: bool,
     },
     /// List all topics.
     List,
@@ -72,6 +80,24 @@ struct TopicRow {
 }
 
 #[derive(Debug, Serialize)]
+struct Deleted {
+    name: String,
+    partitions: u32,
+    records: u64,
+}
+
+impl Deleted {
+    fn of(described: &TopicDescription) -> Deleted {
+        let records = described
+            .partitions
+            .iter()
+            .map(|info| info.watermarks.high_watermark - info.watermarks.log_start);
+        let TopicDescription { topic, .. } = described;
+        Deleted { name: topic.name.to_string(), partitions: topic.partitions, records: records.sum() }
+    }
+}
+
+#[derive(Debug, Serialize)]
 struct Described {
     name: String,
     created_ms: i64,
@@ -110,6 +136,20 @@ pub(crate) async fn execute(command: Topic, places: &Places, output: Output) -> 
             output.show(&set, |topic| {
                 format!("topic {} {}", topic.name, kept(topic.retention_ms, topic.retention_bytes))
             })
+        }
+        Topic::Delete { name, yes } => {
+            let admin = places.admin().await?;
+            let deleted = Deleted::of(&admin.describe_topic(&name).await?);
+            let Deleted { partitions, records, .. } = &deleted;
+            let (partitions, records) =
+                (Counted(u64::from(*partitions), "partition"), Counted(*records, "record"));
+            if !yes {
+                bail!(
+                    "topic {name} has {partitions} with {records}, which cannot be had back; add --yes to remove it"
+                );
+            }
+            admin.delete_topic(&name).await?;
+            output.show(&deleted, |_| format!("deleted topic {name} with {partitions} and {records}"))
         }
         Topic::List => {
             let topics = places.viewer().await?.topics().await?;

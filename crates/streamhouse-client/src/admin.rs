@@ -131,6 +131,16 @@ impl Admin {
         Ok(self.store.set_retention(&TopicName::new(name)?, retention).await?)
     }
 
+    /// Removes a topic with all its records, and with what groups have committed there. It cannot be taken back. Who writes or
+    /// reads it is told that there is none; another topic of the name has nothing of it.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when there is no such topic; otherwise what the metadata store met.
+    pub async fn delete_topic(&self, name: &str) -> Result<()> {
+        Ok(self.store.delete_topic(&TopicName::new(name)?).await?)
+    }
+
     /// All topics, by name.
     ///
     /// # Errors

@@ -24,6 +24,15 @@ pub trait Topics: Send + Sync {
     /// `TopicNotFound`; `Invalid` when the retention is zero.
     async fn set_retention(&self, name: &TopicName, retention: Retention) -> Result<Topic>;
 
+    /// Removes a topic with its records, its leases, and what groups have committed and claimed there, in one transaction. Its
+    /// objects go when nothing else is left in them. A commit under one of its leases is answered `Fenced`, also when there
+    /// is another topic of the name by then.
+    ///
+    /// # Errors
+    ///
+    /// `TopicNotFound`. `Unknown` when the topic may be gone: tried again, it is `TopicNotFound` then.
+    async fn delete_topic(&self, name: &TopicName) -> Result<()>;
+
     /// The topic, or `TopicNotFound`.
     async fn topic(&self, name: &TopicName) -> Result<Topic>;
 

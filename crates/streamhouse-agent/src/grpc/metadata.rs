@@ -66,6 +66,15 @@ impl Metadata for MetadataService {
         Ok(Response::new(self.ask(self.store.set_retention(&topic, retention)).await?.into()))
     }
 
+    async fn delete_topic(
+        &self,
+        request: Request<v1::DeleteTopicRequest>,
+    ) -> Answer<v1::DeleteTopicResponse> {
+        let topic = name(&request.into_inner().name)?;
+        self.ask(self.store.delete_topic(&topic)).await?;
+        Ok(Response::new(v1::DeleteTopicResponse {}))
+    }
+
     async fn get_topic(&self, request: Request<v1::GetTopicRequest>) -> Answer<v1::Topic> {
         let topic = name(&request.into_inner().name)?;
         Ok(Response::new(self.ask(self.store.topic(&topic)).await?.into()))

@@ -141,6 +141,7 @@ pass_on! {
     Topics {
         create_topic(name: &TopicName, partitions: u32, retention: Retention) -> Topic;
         set_retention(name: &TopicName, retention: Retention) -> Topic;
+        delete_topic(name: &TopicName) -> ();
         topic(name: &TopicName) -> Topic;
         topics() -> Vec<Topic>;
         partitions(name: &TopicName) -> Vec<PartitionInfo>;

@@ -17,6 +17,7 @@ use cursor::{Cursor, Share, Source};
 use keeper::Deed;
 use membership::Membership;
 use rebalance::Lost;
+use std::collections::BTreeSet;
 use std::{sync::Arc, time::Duration};
 use streamhouse_core::{
     Clock, ErrorKind, GroupId, Header, Partition, SystemClock, TopicName, TopicPartition,
@@ -237,12 +238,30 @@ impl Consumer {
             return Ok(());
         }
         let partitions: Vec<_> = self.cursors.iter().map(|cursor| cursor.partition.clone()).collect();
-        let watermarks = self.store.watermarks(&partitions).await?;
+        let watermarks = match self.store.watermarks(&partitions).await {
+            Ok(watermarks) => watermarks,
+            Err(error) => {
+                if error.kind() == ErrorKind::NotFound {
+                    self.lose_deleted().await;
+                }
+                return Err(error.into());
+            }
+        };
         self.watermarks_seen = Instant::now();
         for (cursor, watermarks) in self.cursors.iter_mut().zip(watermarks) {
             cursor.watermarks(watermarks);
         }
         Ok(())
+    }
+
+    /// Drops what was read of topics that there are not any more, and the gauges that speak of it.
+    async fn lose_deleted(&mut self) {
+        let topics: BTreeSet<_> = self.cursors.iter().map(|cursor| cursor.partition.topic.clone()).collect();
+        for topic in topics {
+            if self.store.topic(&topic).await.is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+                self.lose("its topic was deleted", |cursor| cursor.partition.topic == topic);
+            }
+        }
     }
 
     fn hand_over(&mut self) -> Vec<ConsumedRecord> {

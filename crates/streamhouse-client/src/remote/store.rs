@@ -34,6 +34,12 @@ impl Topics for RemoteMetadataStore {
         one(ask!(self, Twice::Fine, set_retention, v1::SetRetentionRequest { name, retention })?)
     }
 
+    async fn delete_topic(&self, name: &TopicName) -> Result<()> {
+        const LOOK: Twice =
+            Twice::Never("the topic may be gone: look with `streamhouse topic list`, then try again");
+        ask!(self, LOOK, delete_topic, v1::DeleteTopicRequest { name: name.to_string() }).map(drop)
+    }
+
     async fn topic(&self, name: &TopicName) -> Result<Topic> {
         one(ask!(self, Twice::Fine, get_topic, v1::GetTopicRequest { name: name.to_string() })?)
     }

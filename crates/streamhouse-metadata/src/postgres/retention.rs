@@ -12,7 +12,8 @@ use streamhouse_core::TopicPartition;
 const RANGES_MAX: i64 = 256;
 
 /// One at a time moves log starts: two could take the same ranges, and lock segments in different orders.
-const LOCK_RETENTION: &str = "SELECT 1 FROM duties WHERE name = 'upkeep' FOR NO KEY UPDATE";
+/// Ranges go by one transaction at a time.
+pub(super) const LOCK_RETENTION: &str = "SELECT 1 FROM duties WHERE name = 'upkeep' FOR NO KEY UPDATE";
 
 /// Walks from range to range of each partition, as long as the next may go: by its age, or, unless it is the last, by the
 /// size of what is left. `at` is where a walk stands, `gone` the bytes before it. Ranges are dense: the next begins where

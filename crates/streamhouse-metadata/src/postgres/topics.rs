@@ -1,8 +1,9 @@
 //! Topics and their partitions.
 
+use super::retention::LOCK_RETENTION;
 use super::retry::OnLoss::Tell;
 use super::session::{Failure, Session, bounded};
-use super::{Asked, PostgresMetadataStore, now_ms};
+use super::{Asked, PostgresMetadataStore, clock, now_ms};
 use crate::check::{self, not_found};
 use crate::error::{MetadataError, Result};
 use crate::model::{PartitionInfo, Retention, Topic, Watermarks};
@@ -19,7 +20,46 @@ const INSERT_TOPIC: &str = concat!(
 );
 
 const INSERT_PARTITIONS: &str =
-    "INSERT INTO partitions (topic_id, partition) SELECT $1, n FROM generate_series(0, $2 - 1) AS n";
+    "INSERT INTO partitions (topic_id, partition, epoch)
+     SELECT $1, n, (SELECT value FROM counters WHERE name = 'topic_epoch') FROM generate_series(0, $2 - 1) AS n";
+
+/// A commit under way holds its partitions; one that comes later finds none.
+const LOCK_TOPIC: &str = "
+    WITH topic AS MATERIALIZED (SELECT id FROM topics WHERE name = $1 FOR UPDATE),
+    locked AS MATERIALIZED (
+        SELECT p.partition FROM partitions p JOIN topic ON topic.id = p.topic_id
+        ORDER BY p.topic_id, p.partition FOR UPDATE OF p)
+    SELECT id, (SELECT count(*) FROM locked) FROM topic";
+
+const KEEP_EPOCH: &str = "
+    UPDATE counters SET value = greatest(value, (SELECT max(epoch) FROM partitions WHERE topic_id = $1))
+    WHERE name = 'topic_epoch'";
+
+const DELETE_RANGES: &str = concat!(
+    "WITH ",
+    clock!(),
+    ", removed AS (DELETE FROM segment_ranges WHERE topic_id = $1 RETURNING segment),
+    counted AS (SELECT segment, count(*) AS ranges FROM removed GROUP BY segment)
+    UPDATE segments s
+    SET live_ranges = s.live_ranges - counted.ranges,
+        dead_ms = CASE WHEN s.live_ranges = counted.ranges THEN clock.now_ms END
+    FROM counted, clock
+    WHERE s.seq = counted.segment"
+);
+
+/// A group's generation changes with its claims.
+const CHANGE_GROUPS: &str = "
+    UPDATE consumer_groups SET generation = generation + 1
+    WHERE id IN (SELECT group_id FROM group_claims WHERE topic_id = $1)";
+
+/// What names a topic, the topic last.
+const DELETE_TOPIC: [&str; 5] = [
+    "DELETE FROM group_claims WHERE topic_id = $1",
+    "DELETE FROM group_offsets WHERE topic_id = $1",
+    "DELETE FROM producers WHERE topic_id = $1",
+    "DELETE FROM partitions WHERE topic_id = $1",
+    "DELETE FROM topics WHERE id = $1",
+];
 
 const SET_RETENTION: &str = "
     UPDATE topics SET retention_ms = $2, retention_bytes = $3 WHERE name = $1
@@ -70,6 +110,15 @@ impl Topics for PostgresMetadataStore {
         stored::topic(changed.ok_or_else(|| MetadataError::TopicNotFound(name.to_string()))?)
     }
 
+    async fn delete_topic(&self, name: &TopicName) -> Result<()> {
+        let attempt = move || async move {
+            let mut session = self.begin().await?;
+            let deleted = bounded(delete(&mut session, name)).await;
+            session.end(deleted).await
+        };
+        self.retry(Tell, attempt).await
+    }
+
     async fn topic(&self, name: &TopicName) -> Result<Topic> {
         let found = self.rows(|| sqlx::query_as(SELECT_TOPIC).bind(name.as_str())).await?.pop();
         stored::topic(found.ok_or_else(|| MetadataError::TopicNotFound(name.to_string()))?)
@@ -104,6 +153,17 @@ impl Topics for PostgresMetadataStore {
 }
 
 /// Creates the topic and its partitions; gives the time of it.
+async fn delete(session: &mut Session, name: &TopicName) -> Result<(), Failure> {
+    sqlx::query(LOCK_RETENTION).execute(session.connection()).await?;
+    let found: Option<(i64, i64)> =
+        sqlx::query_as(LOCK_TOPIC).bind(name.as_str()).fetch_optional(session.connection()).await?;
+    let (id, _) = found.ok_or_else(|| MetadataError::TopicNotFound(name.to_string()))?;
+    for statement in [DELETE_RANGES, KEEP_EPOCH, CHANGE_GROUPS].into_iter().chain(DELETE_TOPIC) {
+        sqlx::query(statement).bind(id).execute(session.connection()).await?;
+    }
+    Ok(())
+}
+
 async fn insert(
     session: &mut Session,
     name: &TopicName,

@@ -96,6 +96,15 @@ impl SqliteMetadataStore {
             .fetch_all(&mut *connection)
             .await
             .map_err(|error| self.failed(error))?;
+        self.count_down(connection, segments).await
+    }
+
+    /// Counts ranges that are gone down in their segments, of which each is named once a range.
+    pub(super) async fn count_down(
+        &self,
+        connection: &mut SqliteConnection,
+        segments: Vec<i64>,
+    ) -> Result<()> {
         let mut gone: BTreeMap<i64, u32> = BTreeMap::new();
         segments.into_iter().for_each(|segment| *gone.entry(segment).or_default() += 1);
         sqlx::query(COUNT_DOWN)

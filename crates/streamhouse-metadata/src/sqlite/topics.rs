@@ -26,9 +26,31 @@ const SELECT_TOPICS: &str =
     "SELECT name, partitions, retention_ms, retention_bytes, created_ms FROM topics ORDER BY name";
 
 const INSERT_PARTITIONS: &str = "
-    INSERT INTO partitions (topic_id, partition)
+    INSERT INTO partitions (topic_id, partition, epoch)
     WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?2)
-    SELECT ?1, n FROM numbers";
+    SELECT ?1, n, (SELECT value FROM counters WHERE name = 'topic_epoch') FROM numbers";
+
+const SELECT_ID: &str = "SELECT id FROM topics WHERE name = ?1";
+
+const KEEP_EPOCH: &str = "
+    UPDATE counters SET value = max(value, (SELECT max(epoch) FROM partitions WHERE topic_id = ?1))
+    WHERE name = 'topic_epoch'";
+
+const DELETE_RANGES: &str = "DELETE FROM segment_ranges WHERE topic_id = ?1 RETURNING segment";
+
+/// A group's generation changes with its claims.
+const CHANGE_GROUPS: &str = "
+    UPDATE consumer_groups SET generation = generation + 1
+    WHERE id IN (SELECT group_id FROM group_claims WHERE topic_id = ?1)";
+
+/// What names a topic, the topic last.
+const DELETE_TOPIC: [&str; 5] = [
+    "DELETE FROM group_claims WHERE topic_id = ?1",
+    "DELETE FROM group_offsets WHERE topic_id = ?1",
+    "DELETE FROM producers WHERE topic_id = ?1",
+    "DELETE FROM partitions WHERE topic_id = ?1",
+    "DELETE FROM topics WHERE id = ?1",
+];
 
 const SELECT_PARTITIONS: &str = concat!(
     "SELECT p.partition, p.log_start, p.high_watermark, p.epoch, a.name, a.address
@@ -86,6 +108,30 @@ impl Topics for SqliteMetadataStore {
         let changed = changed.ok_or_else(|| MetadataError::TopicNotFound(name.to_string()))?;
         self.commit(transaction).await?;
         stored::topic(changed)
+    }
+
+    async fn delete_topic(&self, name: &TopicName) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        let found: Option<i64> = sqlx::query_scalar(SELECT_ID)
+            .bind(name.as_str())
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(|error| self.failed(error))?;
+        let id = found.ok_or_else(|| MetadataError::TopicNotFound(name.to_string()))?;
+        let segments: Vec<i64> = sqlx::query_scalar(DELETE_RANGES)
+            .bind(id)
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(|error| self.failed(error))?;
+        self.count_down(&mut transaction, segments).await?;
+        for statement in [KEEP_EPOCH, CHANGE_GROUPS].into_iter().chain(DELETE_TOPIC) {
+            sqlx::query(statement)
+                .bind(id)
+                .execute(&mut *transaction)
+                .await
+                .map_err(|error| self.failed(error))?;
+        }
+        self.commit(transaction).await
     }
 
     async fn topic(&self, name: &TopicName) -> Result<Topic> {

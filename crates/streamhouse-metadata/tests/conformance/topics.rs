@@ -80,3 +80,56 @@ pub(crate) async fn watermarks_come_in_the_order_asked(store: &dyn MetadataStore
     let partitions = store.partitions(&topic("orders")).await.unwrap();
     assert_eq!(partitions[2].watermarks, expected[0]);
 }
+
+pub(crate) async fn a_deleted_topic_leaves_nothing_to_one_of_its_name(store: &dyn MetadataStore) {
+    let (orders, audit) = (at("orders", 0), at("audit", 0));
+    create(store, "audit", 1).await.unwrap();
+    leased(store, "orders", 2, "a").await;
+    let both = flush("a", vec![range(&orders, 1, 0, 5), range(&audit, 1, 0, 5)]);
+    assert_eq!(store.commit_flush(&both).await.unwrap(), [COMMITTED; 2]);
+    let alone = flush("a", vec![range(&orders, 1, 5, 5)]);
+    assert_eq!(store.commit_flush(&alone).await.unwrap(), [COMMITTED]);
+    commit_offsets(store, "billing", &[(orders.clone(), 3), (audit.clone(), 2)]).await.unwrap();
+    let member = "reader".parse().unwrap();
+    store.join_group(&group("billing"), &member, &[topic("orders")], HOUR).await.unwrap();
+    store.claim_partitions(&group("billing"), &member, std::slice::from_ref(&orders)).await.unwrap();
+    let before = store.group_view(&group("billing")).await.unwrap();
+
+    store.delete_topic(&topic("orders")).await.unwrap();
+    let missing = |error| matches!(error, MetadataError::TopicNotFound(_));
+    assert!(missing(store.topic(&topic("orders")).await.unwrap_err()));
+    assert!(missing(store.delete_topic(&topic("orders")).await.unwrap_err()));
+    assert!(missing(store.watermarks(std::slice::from_ref(&orders)).await.unwrap_err()));
+    assert!(missing(store.ranges(&orders, 0, 10).await.unwrap_err()));
+    assert_eq!(every_partition(store).await, std::slice::from_ref(&audit));
+    let renewed = store.renew_leases(&agent("a"), &[(orders.clone(), 1), (audit.clone(), 1)], HOUR).await;
+    assert_eq!(renewed.unwrap(), std::slice::from_ref(&audit));
+    let lags = store.group_lags(&[orders.clone(), audit.clone()]).await.unwrap();
+    assert_eq!(
+        lags.iter().map(|(_, lag)| (&lag.partition, lag.lag_records)).collect::<Vec<_>>(),
+        [(&audit, 3)]
+    );
+    let after = store.group_view(&group("billing")).await.unwrap();
+    assert!(after.claims.is_empty() && after.generation > before.generation, "{before:?} {after:?}");
+    // An object goes when nothing else is in it.
+    let dead = store.dead_segments(Duration::ZERO, 10).await.unwrap();
+    assert_eq!(dead.iter().map(|dead| dead.segment).collect::<Vec<_>>(), [alone.segment]);
+
+    // Who held a lease of the old topic holds none of the new one, though it is the same agent, and both begin at 0.
+    let late = flush("a", vec![range(&orders, 1, 0, 5), range(&audit, 1, 5, 5)]);
+    assert_eq!(store.commit_flush(&late).await.unwrap(), [FENCED, COMMITTED]);
+    leased(store, "orders", 2, "a").await;
+    let old = flush("a", vec![range(&orders, 1, 0, 5)]);
+    assert_eq!(store.commit_flush(&old).await.unwrap(), [FENCED]);
+    let epoch = store.partitions(&topic("orders")).await.unwrap()[0].holder.as_ref().unwrap().epoch;
+    assert!(epoch > 1, "{epoch}");
+    let new = flush("a", vec![range(&orders, epoch, 0, 5)]);
+    assert_eq!(store.commit_flush(&new).await.unwrap(), [COMMITTED]);
+    let offsets = store.group_offsets(&group("billing"), std::slice::from_ref(&orders)).await.unwrap();
+    assert_eq!((offsets[0].committed, offsets[0].lag_records), (None, 5));
+    assert_eq!(
+        store.flush_outcome(&both).await.unwrap().unwrap(),
+        [FENCED, COMMITTED],
+        "it is not there any more"
+    );
+}

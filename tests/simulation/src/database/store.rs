@@ -19,6 +19,10 @@ impl Topics for Database {
         .await
     }
 
+    async fn delete_topic(&self, _: &TopicName) -> Result<()> {
+        Err(MetadataError::Invalid("no topic of a simulation is deleted".to_owned()))
+    }
+
     async fn set_retention(&self, name: &TopicName, retention: Retention) -> Result<Topic> {
         let name = name.clone();
         self.call("set_retention", Effect::Writes, move |state, _| {
