@@ -26,7 +26,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tests", &[]),
     ("s3-server", &["tests"]),
     ("hooked", &["hooks"]),
-    ("planes", &["agent", "client", "metadata", "metrics", "storage", "tests"]),
+    ("planes", &["agent", "client", "core", "metadata", "metrics", "storage", "tests"]),
     ("torture", &["client", "core", "metadata", "storage"]),
     ("simulation", &["agent", "client", "core", "hooks", "metadata", "proto", "storage"]),
 ];

@@ -40,6 +40,21 @@ fn topics_are_created_listed_and_described() {
 }
 
 #[test]
+fn a_topic_is_deleted_when_that_is_meant() {
+    let log = Log::new();
+    log.ok(&["topic", "create", "orders", "--partitions", "3"]);
+    log.fails(&["topic", "delete", "orders"], &["orders has 3 partitions with 0 records", "--yes"]);
+    assert_eq!(log.json(&["topic", "list"]).as_array().unwrap().len(), 1, "nothing was done");
+    assert_eq!(
+        log.ok(&["topic", "delete", "orders", "--yes"]),
+        "deleted topic orders with 3 partitions and 0 records\n"
+    );
+    assert_eq!(log.json(&["topic", "list"]), json!([]));
+    log.fails(&["topic", "delete", "orders", "--yes"], &["orders does not exist"]);
+    log.ok(&["topic", "create", "orders"]);
+}
+
+#[test]
 fn wrong_topics_are_refused_with_what_to_do() {
     let log = Log::new();
     let reading: [&[&str]; 6] = [

@@ -6,7 +6,7 @@ use sqlx::{Connection, PgConnection};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use streamhouse_core::{AgentId, ErrorKind, SegmentId, TopicPartition};
 use streamhouse_metadata::RangeOutcome::{Committed, Fenced};
 use streamhouse_metadata::*;
@@ -139,6 +139,11 @@ async fn what_can_be_repeated_is_repeated_when_an_answer_is_lost() {
         proxy.cut_at(COMMIT, cut, 1);
         let error = store.create_topic(topic, 1, Retention::default()).await.unwrap_err();
         assert!(matches!(error, MetadataError::Unknown(_)), "{error}");
+        // The server may still be at it when the connection is cut.
+        let begin = Instant::now();
+        while direct.topic(topic).await.is_ok() != is_there && begin.elapsed() < Duration::from_secs(10) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         assert_eq!(direct.topic(topic).await.is_ok(), is_there);
     }
     // And a statement that got no answer has done nothing yet.

@@ -2,7 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::time::Duration;
-use streamhouse_client::{Consumer, Producer};
+use streamhouse_client::{Admin, Consumer, Producer};
+use streamhouse_core::ErrorKind;
 use streamhouse_planes::World;
 use streamhouse_tests::Exposition;
 
@@ -114,4 +115,35 @@ async fn a_partition_that_another_member_reads_is_told_of_by_that_one_only() {
         }
     }
     panic!("no partition moved: {:#?}", world.clients.page().samples);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_deleted_has_no_lag_any_more() {
+    let world = World::start().await;
+    let producer = world.producer().await;
+    let mut consumer = world.consumer().await;
+    send(&producer, 10).await;
+    read(&mut consumer, 5).await;
+    consumer.commit_offset("orders", 0, 5).await.unwrap();
+    world.until("lag", |page| group(page).is_some_and(|(records, _)| records == 5.0)).await;
+
+    Admin::new(world.store.clone()).delete_topic("orders").await.unwrap();
+    let page = world.until("the group's lag to go", |page| group(page).is_none()).await;
+    assert_eq!(page.select("streamhouse_group_committed_offset", &AGENT).count(), 0);
+    world.until("the leases to go", |page| page.sum("streamhouse_agent_active_partitions", &[]) == 0.0).await;
+    // Who reads it is told, and speaks of it no more.
+    let mut told = None;
+    for _ in 0..100 {
+        match consumer.poll(Duration::from_millis(50)).await {
+            Ok(_) => {}
+            Err(error) => told = Some(error.kind()),
+        }
+        if told.is_some() && own(&world.clients.page()).is_none() {
+            break;
+        }
+    }
+    assert_eq!((told, own(&world.clients.page())), (Some(ErrorKind::NotFound), None));
+    // And so is who writes it.
+    let late = producer.send("orders", None, b"late", Some(0)).await.unwrap();
+    assert_eq!(late.await.unwrap_err().kind(), ErrorKind::NotFound);
 }

@@ -14,7 +14,7 @@ use crate::admin::OffsetTarget;
 use crate::error::{ClientError, Result};
 use bytes::Bytes;
 use cursor::{Cursor, Share, Source};
-use keeper::Deed;
+use keeper::{Deed, Place};
 use membership::Membership;
 use rebalance::Lost;
 use std::collections::BTreeSet;
@@ -36,6 +36,8 @@ const IDLE_PAUSE: Duration = Duration::from_millis(1);
 const IDLE_PAUSE_MAX: Duration = Duration::from_millis(50);
 /// How old the watermarks may get while some partitions are read to their end and others keep the consumer busy.
 const WATERMARKS_AGE_MAX: Duration = Duration::from_millis(100);
+/// How often it is looked whether topics are there that nobody claims.
+const TOPICS_AGE_MAX: Duration = Duration::from_secs(1);
 /// How often the lag is published while a consumer polls.
 const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 
@@ -75,6 +77,8 @@ pub struct Consumer {
     lost: Lost,
     watermarks_seen: Instant,
     progress_seen: Instant,
+    /// When it was last looked whether topics are there.
+    topics_seen: Instant,
     auto_commit: Option<Duration>,
     committed_at: Instant,
 }
@@ -125,6 +129,7 @@ impl Consumer {
             lost: Lost::default(),
             watermarks_seen: now,
             progress_seen: now,
+            topics_seen: now,
             auto_commit,
             committed_at: now,
         }
@@ -142,6 +147,7 @@ impl Consumer {
     /// Positions are as before, so poll again to retry, or [`seek`](Self::seek) past what cannot be read. `Corrupt`: a
     /// segment failed its checks, or a producer wrote what nobody can decode; the error names object and offset, and the
     /// first offset behind it. Other partitions are read on with the next poll.
+    /// `NotFound`: a topic was deleted; the others are read on with the next poll.
     /// `Unavailable` and `Retry`: the object store or the metadata store did not answer as it should. Never `Fenced`: a
     /// consumer that has lost its place in the group joins again.
     pub async fn poll(&mut self, timeout: Duration) -> Result<Vec<ConsumedRecord>> {
@@ -177,6 +183,7 @@ impl Consumer {
         if !self.take_part().await? {
             return self.trouble();
         }
+        self.look_for_topics().await?;
         self.refresh_progress().await;
         let exhausted = self.cursors.iter().any(|cursor| !cursor.has_more());
         let mut looked = Ok(());
@@ -250,6 +257,25 @@ impl Consumer {
         self.watermarks_seen = Instant::now();
         for (cursor, watermarks) in self.cursors.iter_mut().zip(watermarks) {
             cursor.watermarks(watermarks);
+        }
+        Ok(())
+    }
+
+    /// When partitions stay unclaimed that belong to this member, sees now and then whether their topics are there at all.
+    async fn look_for_topics(&mut self) -> Result<()> {
+        let Some(membership) = &self.membership else { return Ok(()) };
+        let Place::In(seen) = membership.place() else { return Ok(()) };
+        let topics: BTreeSet<_> = seen.to_claim().map(|partition| partition.topic.clone()).collect();
+        if topics.is_empty() || self.topics_seen.elapsed() < TOPICS_AGE_MAX {
+            return Ok(());
+        }
+        self.topics_seen = Instant::now();
+        for topic in topics {
+            if let Err(error) = self.store.topic(&topic).await
+                && error.kind() == ErrorKind::NotFound
+            {
+                return Err(error.into());
+            }
         }
         Ok(())
     }

@@ -116,7 +116,7 @@ impl Holders {
                 NO_HOLDER.into()
             }
             // Asked again, it would say the same.
-            Err(not_told) if not_told.kind == ErrorKind::Invalid => {
+            Err(not_told) if matches!(not_told.kind, ErrorKind::Invalid | ErrorKind::NotFound) => {
                 in_vain.extend(topic.waiting.drain(..).map(|lane| (lane, not_told.clone())));
                 not_told.cause
             }
