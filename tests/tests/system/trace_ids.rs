@@ -50,9 +50,12 @@ pub(crate) fn from_producer_to_put(cluster: &Cluster) -> Result<()> {
     };
     let told = of_line(&failed, "a batch failed");
     ensure!(told.len() == 1 && !told.contains("none"), "the producer's line is of one trace: {told:?}");
-    let agents = of_line(&lines(&cluster.path("agent.log"))?, "a flush failed");
-    ensure!(agents.is_superset(&told) && !agents.contains("none"), "{told:?} is not among {agents:?}");
-    Ok(())
+    // The agent gives the flush up later than the producer does its batch.
+    poll_until("the agent's line", LIMIT, || {
+        let agents = of_line(&lines(&cluster.path("agent.log"))?, "a flush failed");
+        ensure!(agents.is_superset(&told) && !agents.contains("none"), "{told:?} is not among {agents:?}");
+        Ok(())
+    })
 }
 
 /// Sends one record; gives the producer's log.
