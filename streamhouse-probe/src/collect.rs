@@ -48,8 +48,8 @@ pub struct Collector {
     merged: HashMap<u32, u32>,
     /// Targets that values named at the last collection.
     named: HashSet<u32>,
-    /// Nonces of processes that are left out.
-    left_out: HashSet<u64>,
+    /// Processes that are left out, by pid and nonce.
+    left_out: HashSet<(u32, u64)>,
 }
 
 impl Collector {
@@ -66,10 +66,10 @@ impl Collector {
         }
     }
 
-    /// From now on leaves out what processes with these nonces count: they serve it themselves. What was served of them
-    /// stays as it is.
-    pub fn leave_out(&mut self, nonces: HashSet<u64>) {
-        self.left_out = nonces;
+    /// From now on leaves out what these processes, by pid and nonce, count: they serve it themselves. What was served of
+    /// them stays as it is.
+    pub fn leave_out(&mut self, processes: HashSet<(u32, u64)>) {
+        self.left_out = processes;
     }
 
     /// Sums up what the kernel has counted until now; values of processes that have exited are kept here and leave the
@@ -169,7 +169,7 @@ impl Collector {
             }
             let has_exited = fates.get(&key.tgid).is_some_and(|fate| fate.is_exit_of(key.nonce));
             let reading = Reading { key, value, sizes: self.sizes(key)? };
-            if self.left_out.contains(&key.nonce) {
+            if self.left_out.contains(&(key.tgid, key.nonce)) {
                 if self.ledger.serves(&key) {
                     self.ledger.fold(&reading, now, room, || None);
                 }

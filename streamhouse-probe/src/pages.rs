@@ -79,8 +79,9 @@ pub struct Pages {
     pages_read: u64,
     rejected: BTreeMap<Rejection, u64>,
     buffer: Vec<u8>,
-    /// Nonces of processes that serve their metrics themselves, and when that was last seen.
-    self_serving: HashMap<u64, Instant>,
+    /// Processes that serve their metrics themselves, by pid and nonce, and when that was last seen. By pid too: a page may
+    /// state another's nonce, and hides nobody but its own process.
+    self_serving: HashMap<(u32, u64), Instant>,
     /// Their pages are read all the same.
     even_self_serving: bool,
 }
@@ -116,13 +117,13 @@ impl Pages {
         Pages { even_self_serving: true, ..Pages::default() }
     }
 
-    /// The nonces of processes that serve their metrics themselves: those that run, and those that went a moment ago.
-    pub fn self_serving(&mut self, now: Instant) -> HashSet<u64> {
+    /// Pids and nonces of processes that serve their metrics themselves: those that run, and those that went a moment ago.
+    pub fn self_serving(&mut self, now: Instant) -> HashSet<(u32, u64)> {
         if self.even_self_serving {
             return HashSet::new();
         }
-        let running = self.live.values().filter_map(|page| page.file.self_serving());
-        self.self_serving.extend(running.map(|nonce| (nonce, now)));
+        let running = self.live.iter().filter_map(|(pid, page)| Some((*pid, page.file.self_serving()?)));
+        self.self_serving.extend(running.map(|process| (process, now)));
         self.self_serving.retain(|_, seen| now.saturating_duration_since(*seen) < SELF_SERVING_KEPT);
         self.self_serving.keys().copied().collect()
     }
@@ -150,7 +151,7 @@ impl Pages {
     pub fn exited(&mut self, pid: u32, now: Instant, room: &mut Room) {
         let Some(mut page) = self.live.remove(&pid) else { return };
         room.exited(pid);
-        self.self_serving.extend(page.file.self_serving().map(|nonce| (nonce, now)));
+        self.self_serving.extend(page.file.self_serving().map(|nonce| ((pid, nonce), now)));
         let slots = self.read_page(&page.file, &mut { SCRAPE_BYTES_MAX }).unwrap_or_default();
         for slot in &slots {
             self.note_counter(&mut page, slot);

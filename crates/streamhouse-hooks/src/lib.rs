@@ -1,8 +1,8 @@
 //! What a StreamHouse process shows to an observer outside of it: events through USDT sites, state through a page of
 //! shared memory.
 //!
-//! Code that does something calls one function per noun, and that one call feeds the noun's site and its `tracing`
-//! event:
+//! Code that does something calls one function per noun, and that one call feeds the noun's site, its `tracing` event and,
+//! where the process serves its metrics itself, its recorder:
 //!
 //! ```
 //! use streamhouse_hooks::{GaugeId, Instance, Role, Write, write};
@@ -28,6 +28,7 @@
 //! | nobody | two comparisons with memory and two jumps not taken, one pair for the site and one for `tracing`; no clock |
 //! | the probe | half a microsecond for the kernel's program, two clock readings (25 ns each), for [`send`](fn@send) 2 ns a record |
 //! | a `tracing` subscriber | what the subscriber costs |
+//! | the process itself (feature `metrics`) | a few atomic adds, for [`send`](fn@send) 2 ns a record; two clock readings |
 //! | feature `disabled` | nothing: there is no site, no event and no page |
 //!
 //! So a hook may be called once for a batch or a call, never once for a record. Setting a [`Gauge`] is two relaxed

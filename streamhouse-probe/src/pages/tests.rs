@@ -357,6 +357,34 @@ fn a_running_process_wins_over_one_that_has_gone() {
 }
 
 #[test]
+fn a_process_that_begins_to_serve_itself_is_left_out_and_no_other() {
+    let now = Instant::now();
+    let (mut pages, mut room) = (Pages::default(), Room::default());
+    let mut writer = Writer::new(Role::Agent, "a");
+    let labels = writer.labels("", "", None);
+    writer.slot(Gauge::AgentReady, labels, 1, 1);
+    let file = writer.memfd();
+    pages.add(1, page(file.try_clone().expect("a descriptor")));
+    // Another states the same nonce.
+    pages.add(2, writer.page());
+    assert_eq!(pages.self_serving(now), HashSet::new());
+    assert_eq!(values(&pages.read(now, &mut room)), [(Gauge::AgentReady, None, 1)]);
+
+    let serves = std::mem::offset_of!(streamhouse_abi::page::Header, serves_metrics) as u64;
+    file.write_all_at(&1u32.to_le_bytes(), serves).expect("written");
+    let left_out = pages.self_serving(now);
+    assert_eq!(left_out.iter().map(|(pid, _)| *pid).collect::<Vec<_>>(), [1]);
+    assert_eq!(pages.read(now, &mut room).pages_read, 3, "the other's only");
+    // Until the kernel's values of it are read, then no more.
+    pages.exited(1, now, &mut room);
+    assert_eq!(pages.self_serving(now), left_out);
+    assert_eq!(pages.self_serving(now + SELF_SERVING_KEPT), HashSet::new());
+    let mut even = Pages::even_self_serving();
+    even.add(1, page(file));
+    assert_eq!((even.self_serving(now).len(), even.read(now, &mut room).series.len()), (0, 1));
+}
+
+#[test]
 fn a_counter_never_goes_backwards() {
     let renewals = |state: &State| values(state).first().map(|(_, _, value)| *value);
     let agent = |value| {
