@@ -24,9 +24,10 @@ pub trait Topics: Send + Sync {
     /// `TopicNotFound`; `Invalid` when the retention is zero.
     async fn set_retention(&self, name: &TopicName, retention: Retention) -> Result<Topic>;
 
-    /// Removes a topic with its records, its leases, and what groups have committed and claimed there, in one transaction. Its
-    /// objects go when nothing else is left in them. A commit under one of its leases is answered `Fenced`, also when there
-    /// is another topic of the name by then.
+    /// Removes a topic with its records, its leases, and what groups have committed and claimed there, in one transaction that
+    /// is short however much there is to read: [`apply_retention`](Upkeep::apply_retention) removes what it leaves behind,
+    /// and its objects go when nothing else is left in them. A commit under one of its leases is answered `Fenced`, also when
+    /// there is another topic of the name by then.
     ///
     /// # Errors
     ///
@@ -259,8 +260,8 @@ pub trait Upkeep: Send + Sync {
     async fn take_duty(&self, duty: Duty, agent: &AgentId, term: Duration) -> Result<bool>;
 
     /// Moves the log start of every partition whose topic has a retention as far as that says, by whole ranges; gives
-    /// what moved, with the new log start. The last range may go by age, never by size. Ranges below a log start are
-    /// forgotten. After an error a part may have been done; the next call does the rest.
+    /// what moved, with the new log start. The last range may go by age, never by size. Ranges below a log start, and those of
+    /// topics that were deleted, are forgotten. After an error a part may have been done; the next call does the rest.
     async fn apply_retention(&self) -> Result<Vec<(TopicPartition, u64)>>;
 
     /// Segments that have had no range for at least `grace`, so that who learned of a range before that has read it: at

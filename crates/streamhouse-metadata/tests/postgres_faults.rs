@@ -323,3 +323,70 @@ async fn write_until(stop: Arc<AtomicBool>, store: PostgresMetadataStore, partit
     }
     base_offset
 }
+
+/// Begins to delete the topic, lets the deletion wait for what `other` has locked, then has that run to its end.
+async fn delete_behind(
+    store: &PostgresMetadataStore,
+    other: &mut PgConnection,
+    url: &str,
+    end: &'static str,
+) {
+    let mut watch = PgConnection::connect(url).await.unwrap();
+    let topic = orders(0).topic;
+    let delete = store.delete_topic(&topic);
+    let unlock = async {
+        until_locked(&mut watch).await;
+        run(other, end).await;
+    };
+    tokio::pin!(delete);
+    tokio::select! {
+        deleted = &mut delete => panic!("it does not wait: {deleted:?}"),
+        () = unlock => {}
+    }
+    delete.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_deletion_waits_for_what_a_group_is_at_and_removes_it() {
+    for is_new in [false, true] {
+        let (url, store) = leased(1, HOUR).await;
+        let mut other = PgConnection::connect(&url).await.unwrap();
+        if !is_new {
+            run(&mut other, "INSERT INTO consumer_groups (name) VALUES ('g')").await;
+        }
+        // As a group's commit: its row is locked or made, then the partition is looked up.
+        run(&mut other, "BEGIN").await;
+        run(&mut other, "INSERT INTO consumer_groups (name) VALUES ('g') ON CONFLICT DO NOTHING").await;
+        run(&mut other, "SELECT id FROM consumer_groups WHERE name = 'g' FOR NO KEY UPDATE").await;
+        let end =
+            "INSERT INTO group_offsets SELECT g.id, t.id, 0, 0 FROM consumer_groups g, topics t; COMMIT";
+        delete_behind(&store, &mut other, &url, end).await;
+        assert_eq!(query(&url, "SELECT count(*) FROM group_offsets").unwrap(), "0", "new group: {is_new}");
+        let groups = store.groups().await.unwrap();
+        assert_eq!(groups.iter().map(|group| group.partitions).collect::<Vec<_>>(), [0]);
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_waits_for_a_flush_that_is_committed_and_removes_it() {
+    let (url, store) = leased(2, HOUR).await;
+    let mut other = PgConnection::connect(&url).await.unwrap();
+    // As a flush: its partition is locked, then its range is inserted, and the lease is granted anew besides.
+    run(&mut other, "BEGIN; SELECT 1 FROM partitions WHERE partition = 1 FOR NO KEY UPDATE").await;
+    let end = "
+        INSERT INTO segments (id, object, object_bytes, agent, committed_ms, live_ranges)
+        VALUES (decode(repeat('0a', 16), 'hex'), 'late', 1, 'a', 0, 1);
+        INSERT INTO segment_ranges SELECT topic_id, 1, 0, 10, (SELECT seq FROM segments), 0, 1, 0, 1 FROM partitions
+        WHERE partition = 1;
+        UPDATE partitions SET high_watermark = 10, epoch = 41 WHERE partition = 1;
+        COMMIT";
+    delete_behind(&store, &mut other, &url, end).await;
+    store.apply_retention().await.unwrap();
+    let dead = store.dead_segments(Duration::ZERO, 10).await.unwrap();
+    assert_eq!(dead.iter().map(|dead| dead.object.as_str()).collect::<Vec<_>>(), ["late"]);
+    let left = "SELECT (SELECT count(*) FROM segment_ranges) + (SELECT count(*) FROM deleted_topics)";
+    assert_eq!(query(&url, left).unwrap(), "0");
+    store.create_topic(&orders(0).topic, 1, Retention::default()).await.unwrap();
+    let lease = store.acquire_leases(&agent("a"), HOUR, &[orders(0)]).await.unwrap().remove(0);
+    assert_eq!(lease.epoch, 42, "also the epoch that was reached while the deletion waited counts");
+}

@@ -4,7 +4,7 @@
 //!
 //! Every transaction is `READ COMMITTED`: each statement sees what was committed before it began. A transaction that
 //! changes something first locks the rows that decide about it, in the order of their keys and of these tables: agents,
-//! consumer groups or duties, partitions. So two transactions never wait for each other in a circle. What it checks, it
+//! consumer groups or duties, topics, partitions. So two transactions never wait for each other in a circle. What it checks, it
 //! checks in a later statement, which reads the clock, once, after the locks are held: however long it had to wait,
 //! nothing that it finds unexpired had expired when it was locked (invariant 1).
 //!

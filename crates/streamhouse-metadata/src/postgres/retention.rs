@@ -1,4 +1,4 @@
-//! What a topic's retention lets go of.
+//! What a topic's retention lets go of, and what deleted topics have left.
 
 use super::retry::OnLoss::Repeat;
 use super::session::{Failure, Session, bounded};
@@ -10,10 +10,11 @@ use streamhouse_core::TopicPartition;
 
 /// Most ranges that one transaction takes off a partition: it keeps the partition locked for as long.
 const RANGES_MAX: i64 = 256;
+/// Most ranges or windows of a deleted topic that one transaction removes: it keeps its segments locked for as long.
+const LEFT_MAX: i64 = 2048;
 
-/// One at a time moves log starts: two could take the same ranges, and lock segments in different orders.
-/// Ranges go by one transaction at a time.
-pub(super) const LOCK_RETENTION: &str = "SELECT 1 FROM duties WHERE name = 'upkeep' FOR NO KEY UPDATE";
+/// Ranges go by one transaction at a time: two could take the same, and lock segments in different orders.
+const LOCK_RETENTION: &str = "SELECT 1 FROM duties WHERE name = 'upkeep' FOR NO KEY UPDATE";
 
 /// Walks from range to range of each partition, as long as the next may go: by its age, or, unless it is the last, by the
 /// size of what is left. `at` is where a walk stands, `gone` the bytes before it. Ranges are dense: the next begins where
@@ -75,6 +76,33 @@ const MOVE_LOG_STARTS: &str = concat!(
     WHERE s.seq = counted.segment"
 );
 
+/// Gives the last range that is gone. It begins behind the last of before: rows that were just removed stay in the index for
+/// a while, and to pass them over again and again would take longer each time.
+const DELETE_LEFT_RANGES: &str = concat!(
+    "WITH ",
+    clock!(),
+    ", gone AS MATERIALIZED (
+        SELECT partition, base_offset FROM segment_ranges
+        WHERE topic_id = $1 AND (partition, base_offset) > ($2, $3)
+        ORDER BY partition, base_offset LIMIT $4),
+    removed AS (
+        DELETE FROM segment_ranges r USING gone
+        WHERE r.topic_id = $1 AND r.partition = gone.partition AND r.base_offset = gone.base_offset
+        RETURNING r.segment),
+    counted AS (SELECT segment, count(*) AS ranges FROM removed GROUP BY segment),
+    counted_down AS (
+        UPDATE segments s
+        SET live_ranges = s.live_ranges - counted.ranges,
+            dead_ms = CASE WHEN s.live_ranges = counted.ranges THEN clock.now_ms END
+        FROM counted, clock
+        WHERE s.seq = counted.segment)
+    SELECT partition, base_offset FROM gone ORDER BY partition DESC, base_offset DESC LIMIT 1"
+);
+
+const DELETE_LEFT_WINDOWS: &str = "
+    DELETE FROM producers
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM producers WHERE topic_id = $1 LIMIT $2))";
+
 /// Topic id, partition, topic, new log start, bytes below it.
 type Moved = (i64, i64, String, i64, i64);
 
@@ -97,6 +125,57 @@ impl PostgresMetadataStore {
             }
         }
     }
+}
+
+impl PostgresMetadataStore {
+    /// Removes what deleted topics have left: their ranges, counted down in their segments, and their windows.
+    pub(super) async fn remove_left(&self) -> Result<()> {
+        let select = || sqlx::query_as("SELECT topic_id FROM deleted_topics ORDER BY topic_id");
+        let left: Vec<(i64,)> = self.rows(select).await?;
+        for (topic_id,) in left {
+            let mut next = Some(NOTHING_GONE);
+            while let Some(after) = next {
+                let attempt = move || async move {
+                    let mut session = self.begin().await?;
+                    let work = bounded(remove_some_left(&mut session, topic_id, after)).await;
+                    session.end(work).await
+                };
+                next = self.retry(Repeat, attempt).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Partition and base offset: before every range.
+const NOTHING_GONE: (i64, i64) = (-1, -1);
+
+/// Gives the last range that is gone; `None` when nothing of the topic is left.
+async fn remove_some_left(
+    session: &mut Session,
+    topic_id: i64,
+    after: (i64, i64),
+) -> Result<Option<(i64, i64)>, Failure> {
+    sqlx::query(LOCK_RETENTION).execute(session.connection()).await?;
+    let last: Option<(i64, i64)> = sqlx::query_as(DELETE_LEFT_RANGES)
+        .bind(topic_id)
+        .bind(after.0)
+        .bind(after.1)
+        .bind(LEFT_MAX)
+        .fetch_optional(session.connection())
+        .await?;
+    if last.is_some() {
+        return Ok(last);
+    }
+    let windows = sqlx::query(DELETE_LEFT_WINDOWS).bind(topic_id).bind(LEFT_MAX);
+    if windows.execute(session.connection()).await?.rows_affected() > 0 {
+        return Ok(Some(after));
+    }
+    sqlx::query("DELETE FROM deleted_topics WHERE topic_id = $1")
+        .bind(topic_id)
+        .execute(session.connection())
+        .await?;
+    Ok(None)
 }
 
 async fn move_some(session: &mut Session) -> Result<Vec<Moved>, Failure> {

@@ -1,9 +1,8 @@
 //! Topics and their partitions.
 
-use super::retention::LOCK_RETENTION;
 use super::retry::OnLoss::Tell;
 use super::session::{Failure, Session, bounded};
-use super::{Asked, PostgresMetadataStore, clock, now_ms};
+use super::{Asked, PostgresMetadataStore, now_ms};
 use crate::check::{self, not_found};
 use crate::error::{MetadataError, Result};
 use crate::model::{PartitionInfo, Retention, Topic, Watermarks};
@@ -23,6 +22,10 @@ const INSERT_PARTITIONS: &str =
     "INSERT INTO partitions (topic_id, partition, epoch)
      SELECT $1, n, (SELECT value FROM counters WHERE name = 'topic_epoch') FROM generate_series(0, $2 - 1) AS n";
 
+/// Every change of a group locks its row first. Those under way, also of groups that are just coming to be, are waited for;
+/// those that come later find no topic. So nothing of a topic that is gone is claimed or committed.
+const LOCK_GROUPS: &str = "LOCK TABLE consumer_groups IN EXCLUSIVE MODE";
+
 /// A commit under way holds its partitions; one that comes later finds none.
 const LOCK_TOPIC: &str = "
     WITH topic AS MATERIALIZED (SELECT id FROM topics WHERE name = $1 FOR UPDATE),
@@ -35,30 +38,18 @@ const KEEP_EPOCH: &str = "
     UPDATE counters SET value = greatest(value, (SELECT max(epoch) FROM partitions WHERE topic_id = $1))
     WHERE name = 'topic_epoch'";
 
-const DELETE_RANGES: &str = concat!(
-    "WITH ",
-    clock!(),
-    ", removed AS (DELETE FROM segment_ranges WHERE topic_id = $1 RETURNING segment),
-    counted AS (SELECT segment, count(*) AS ranges FROM removed GROUP BY segment)
-    UPDATE segments s
-    SET live_ranges = s.live_ranges - counted.ranges,
-        dead_ms = CASE WHEN s.live_ranges = counted.ranges THEN clock.now_ms END
-    FROM counted, clock
-    WHERE s.seq = counted.segment"
-);
-
 /// A group's generation changes with its claims.
 const CHANGE_GROUPS: &str = "
     UPDATE consumer_groups SET generation = generation + 1
     WHERE id IN (SELECT group_id FROM group_claims WHERE topic_id = $1)";
 
-/// What names a topic, the topic last.
+/// What names a topic, the topic last; upkeep removes what may be much.
 const DELETE_TOPIC: [&str; 5] = [
     "DELETE FROM group_claims WHERE topic_id = $1",
     "DELETE FROM group_offsets WHERE topic_id = $1",
-    "DELETE FROM producers WHERE topic_id = $1",
     "DELETE FROM partitions WHERE topic_id = $1",
     "DELETE FROM topics WHERE id = $1",
+    "INSERT INTO deleted_topics (topic_id) VALUES ($1)",
 ];
 
 const SET_RETENTION: &str = "
@@ -152,18 +143,18 @@ impl Topics for PostgresMetadataStore {
     }
 }
 
-/// Creates the topic and its partitions; gives the time of it.
 async fn delete(session: &mut Session, name: &TopicName) -> Result<(), Failure> {
-    sqlx::query(LOCK_RETENTION).execute(session.connection()).await?;
+    sqlx::query(LOCK_GROUPS).execute(session.connection()).await?;
     let found: Option<(i64, i64)> =
         sqlx::query_as(LOCK_TOPIC).bind(name.as_str()).fetch_optional(session.connection()).await?;
     let (id, _) = found.ok_or_else(|| MetadataError::TopicNotFound(name.to_string()))?;
-    for statement in [DELETE_RANGES, KEEP_EPOCH, CHANGE_GROUPS].into_iter().chain(DELETE_TOPIC) {
+    for statement in [KEEP_EPOCH, CHANGE_GROUPS].into_iter().chain(DELETE_TOPIC) {
         sqlx::query(statement).bind(id).execute(session.connection()).await?;
     }
     Ok(())
 }
 
+/// Creates the topic and its partitions; gives the time of it.
 async fn insert(
     session: &mut Session,
     name: &TopicName,

@@ -1,6 +1,6 @@
-//! What a topic's retention lets go of.
+//! What a topic's retention lets go of, and what deleted topics have left.
 
-use super::{SqliteMetadataStore, json, now_ms};
+use super::{SqliteMetadataStore, WRITE_RETRY_PAUSE, json, now_ms};
 use crate::error::Result;
 use crate::stored::{self, unsigned};
 use sqlx::SqliteConnection;
@@ -9,6 +9,8 @@ use streamhouse_core::TopicPartition;
 
 /// Most ranges that one transaction takes off a partition: it keeps the file's write lock for as long.
 const RANGES_MAX: u32 = 256;
+/// Most ranges or windows of a deleted topic that one transaction removes, for the same reason.
+const LEFT_MAX: u32 = 2048;
 
 /// Walks from range to range of each partition, as long as the next may go: by its age, or, unless it is the last, by the
 /// size of what is left. `at` is where a walk stands, `remaining` the bytes from there on. Ranges are dense: the next begins
@@ -61,6 +63,18 @@ pub(super) const COUNT_DOWN: &str = concat!(
     WHERE seq = j.value ->> 0"
 );
 
+/// The limits are no bare parameters for the same reason as that of the ranges.
+pub(super) const DELETE_LEFT_RANGES: &str = "
+    DELETE FROM segment_ranges
+    WHERE (topic_id, partition, base_offset) IN (
+        SELECT topic_id, partition, base_offset FROM segment_ranges WHERE topic_id = ?1 LIMIT 0 + ?2)
+    RETURNING segment";
+
+pub(super) const DELETE_LEFT_WINDOWS: &str = "
+    DELETE FROM producers
+    WHERE (topic_id, partition, producer_id, epoch) IN (
+        SELECT topic_id, partition, producer_id, epoch FROM producers WHERE topic_id = ?1 LIMIT 0 + ?2)";
+
 impl SqliteMetadataStore {
     /// Moves every log start as far as it may; gives what moved, with the new log start.
     pub(super) async fn move_log_starts(&self) -> Result<Vec<(TopicPartition, u64)>> {
@@ -99,12 +113,49 @@ impl SqliteMetadataStore {
         self.count_down(connection, segments).await
     }
 
+    /// Removes what deleted topics have left: their ranges, counted down in their segments, and their windows.
+    pub(super) async fn remove_left(&self) -> Result<()> {
+        loop {
+            let select = sqlx::query_scalar("SELECT topic_id FROM deleted_topics LIMIT 1");
+            let left: Option<i64> =
+                select.fetch_optional(&self.readers).await.map_err(|error| self.failed(error))?;
+            let Some(topic_id) = left else { return Ok(()) };
+            let mut transaction = self.begin().await?;
+            self.remove_some_left(&mut transaction, topic_id).await?;
+            self.commit(transaction).await?;
+            // Other processes get their turn.
+            tokio::time::sleep(2 * WRITE_RETRY_PAUSE).await;
+        }
+    }
+
+    async fn remove_some_left(&self, connection: &mut SqliteConnection, topic_id: i64) -> Result<()> {
+        let segments: Vec<i64> = sqlx::query_scalar(DELETE_LEFT_RANGES)
+            .bind(topic_id)
+            .bind(LEFT_MAX)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(|error| self.failed(error))?;
+        if !segments.is_empty() {
+            return self.count_down(connection, segments).await;
+        }
+        let windows = sqlx::query(DELETE_LEFT_WINDOWS)
+            .bind(topic_id)
+            .bind(LEFT_MAX)
+            .execute(&mut *connection)
+            .await
+            .map_err(|error| self.failed(error))?;
+        if windows.rows_affected() == 0 {
+            sqlx::query("DELETE FROM deleted_topics WHERE topic_id = ?1")
+                .bind(topic_id)
+                .execute(connection)
+                .await
+                .map_err(|error| self.failed(error))?;
+        }
+        Ok(())
+    }
+
     /// Counts ranges that are gone down in their segments, of which each is named once a range.
-    pub(super) async fn count_down(
-        &self,
-        connection: &mut SqliteConnection,
-        segments: Vec<i64>,
-    ) -> Result<()> {
+    async fn count_down(&self, connection: &mut SqliteConnection, segments: Vec<i64>) -> Result<()> {
         let mut gone: BTreeMap<i64, u32> = BTreeMap::new();
         segments.into_iter().for_each(|segment| *gone.entry(segment).or_default() += 1);
         sqlx::query(COUNT_DOWN)

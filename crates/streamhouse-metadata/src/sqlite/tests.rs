@@ -188,6 +188,8 @@ async fn hot_statements_scan_no_table() {
         members::RELEASE,
         retention::DELETE_RANGES,
         retention::COUNT_DOWN,
+        retention::DELETE_LEFT_RANGES,
+        retention::DELETE_LEFT_WINDOWS,
         upkeep::SELECT_DEAD,
         upkeep::FORGET,
         upkeep::SELECT_LAGS,

@@ -9,8 +9,11 @@ use crate::stored::{self, PartitionRow, TopicRow};
 use async_trait::async_trait;
 use streamhouse_core::{TopicName, TopicPartition};
 
+/// Under an id that nothing is left of: SQLite by itself gives the last one again.
 const INSERT_TOPIC: &str = concat!(
-    "INSERT INTO topics (name, partitions, retention_ms, retention_bytes, created_ms) VALUES (?1, ?2, ?3, ?4, ",
+    "INSERT INTO topics (id, name, partitions, retention_ms, retention_bytes, created_ms)
+    VALUES ((SELECT max(id) + 1 FROM (SELECT id FROM topics UNION ALL SELECT topic_id FROM deleted_topics)),
+            ?1, ?2, ?3, ?4, ",
     now_ms!(),
     ") ON CONFLICT (name) DO NOTHING RETURNING id, created_ms"
 );
@@ -36,20 +39,18 @@ const KEEP_EPOCH: &str = "
     UPDATE counters SET value = max(value, (SELECT max(epoch) FROM partitions WHERE topic_id = ?1))
     WHERE name = 'topic_epoch'";
 
-const DELETE_RANGES: &str = "DELETE FROM segment_ranges WHERE topic_id = ?1 RETURNING segment";
-
 /// A group's generation changes with its claims.
 const CHANGE_GROUPS: &str = "
     UPDATE consumer_groups SET generation = generation + 1
     WHERE id IN (SELECT group_id FROM group_claims WHERE topic_id = ?1)";
 
-/// What names a topic, the topic last.
+/// What names a topic, the topic last; upkeep removes what may be much.
 const DELETE_TOPIC: [&str; 5] = [
     "DELETE FROM group_claims WHERE topic_id = ?1",
     "DELETE FROM group_offsets WHERE topic_id = ?1",
-    "DELETE FROM producers WHERE topic_id = ?1",
     "DELETE FROM partitions WHERE topic_id = ?1",
     "DELETE FROM topics WHERE id = ?1",
+    "INSERT INTO deleted_topics (topic_id) VALUES (?1)",
 ];
 
 const SELECT_PARTITIONS: &str = concat!(
@@ -118,12 +119,6 @@ impl Topics for SqliteMetadataStore {
             .await
             .map_err(|error| self.failed(error))?;
         let id = found.ok_or_else(|| MetadataError::TopicNotFound(name.to_string()))?;
-        let segments: Vec<i64> = sqlx::query_scalar(DELETE_RANGES)
-            .bind(id)
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(|error| self.failed(error))?;
-        self.count_down(&mut transaction, segments).await?;
         for statement in [KEEP_EPOCH, CHANGE_GROUPS].into_iter().chain(DELETE_TOPIC) {
             sqlx::query(statement)
                 .bind(id)

@@ -70,6 +70,7 @@ impl Upkeep for SqliteMetadataStore {
     }
 
     async fn apply_retention(&self) -> Result<Vec<(TopicPartition, u64)>> {
+        self.remove_left().await?;
         self.move_log_starts().await
     }
 

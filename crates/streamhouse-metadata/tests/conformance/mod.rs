@@ -145,7 +145,9 @@ macro_rules! conformance {
     ($open:ident) => {
         conformance!($open;
             topics: created_topics_are_listed_by_name, a_topic_is_created_once,
-                a_deleted_topic_leaves_nothing_to_one_of_its_name, partition_counts_are_bounded,
+                a_deleted_topic_leaves_nothing_to_one_of_its_name, what_a_deleted_topic_leaves_is_nobody_elses,
+                epochs_rise_from_topic_to_topic_of_a_name, members_of_a_deleted_topic_lose_it_and_nothing_else,
+                partition_counts_are_bounded,
                 unknown_topics_and_partitions_are_not_found, partitions_say_who_holds_them,
                 watermarks_come_in_the_order_asked;
             agents: registering_again_changes_the_address, a_heartbeat_needs_a_registration,

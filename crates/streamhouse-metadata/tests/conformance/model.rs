@@ -1,4 +1,4 @@
-//! Random histories of leases and commits, against a model of a few lines.
+//! Random histories of leases, commits and topics that are deleted, against a model of a few lines.
 
 use super::*;
 use proptest::collection::vec;
@@ -11,13 +11,30 @@ const AGENTS: [&str; 2] = ["a", "b"];
 /// One step of a history. Agents and partitions are indices.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    Acquire { agent: usize, wanted: BTreeSet<u32> },
-    Renew { agent: usize, partition: u32, stale: bool },
-    Expire { partition: u32 },
+    Acquire {
+        agent: usize,
+        wanted: BTreeSet<u32>,
+    },
+    Renew {
+        agent: usize,
+        partition: u32,
+        stale: bool,
+    },
+    Expire {
+        partition: u32,
+    },
     ExpireAll,
-    Release { agent: usize },
-    Commit { agent: usize, ranges: HashMap<u32, Written> },
+    Release {
+        agent: usize,
+    },
+    Commit {
+        agent: usize,
+        ranges: HashMap<u32, Written>,
+    },
     RepeatLastCommit,
+    /// The topic is deleted and created anew.
+    Recreate,
+    Upkeep,
 }
 
 /// One range of a commit: how far its epoch is behind, how far its offset is off, its records.
@@ -49,6 +66,8 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => agent.clone().prop_map(|agent| Step::Release { agent }),
         6 => (agent, ranges).prop_map(|(agent, ranges)| Step::Commit { agent, ranges }),
         1 => Just(Step::RepeatLastCommit),
+        1 => Just(Step::Recreate),
+        1 => Just(Step::Upkeep),
     ];
     vec(step, 1..40)
 }
@@ -85,6 +104,19 @@ pub(crate) async fn check(store: &dyn MetadataStore, steps: &[Step]) {
                     assert_eq!(store.flush_outcome(flush).await.unwrap().as_ref(), Some(outcomes));
                 }
             }
+            Step::Recreate => {
+                store.delete_topic(&topic("orders")).await.unwrap();
+                create(store, "orders", PARTITIONS).await.unwrap();
+                for partition in &mut model {
+                    // Its epoch stays: what has it is of the topic before.
+                    partition.holder = None;
+                    partition.ranges.clear();
+                }
+                if let Some((_, outcomes)) = &mut last {
+                    outcomes.fill(FENCED);
+                }
+            }
+            Step::Upkeep => assert_eq!(store.apply_retention().await.unwrap(), []),
             lease => change_leases(store, &mut model, lease).await,
         }
         compare(store, &model).await;
@@ -128,7 +160,9 @@ async fn change_leases(store: &dyn MetadataStore, model: &mut [Expected], step: 
             store.release_all_leases(&agent(AGENTS[index])).await.unwrap();
             model.iter_mut().filter(|held| held.holder == Some(index)).for_each(|held| held.holder = None);
         }
-        Step::Commit { .. } | Step::RepeatLastCommit => unreachable!("no change of leases"),
+        Step::Commit { .. } | Step::RepeatLastCommit | Step::Recreate | Step::Upkeep => {
+            unreachable!("no change of leases")
+        }
     }
 }
 

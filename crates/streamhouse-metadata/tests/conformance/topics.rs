@@ -2,7 +2,7 @@
 
 use super::*;
 use streamhouse_core::limits::PARTITIONS_MAX;
-use streamhouse_metadata::{LeaseHolder, MetadataError, Watermarks};
+use streamhouse_metadata::{LeaseHolder, MetadataError, ProducerState, SequencedBatch, Watermarks};
 
 pub(crate) async fn created_topics_are_listed_by_name(store: &dyn MetadataStore) {
     assert_eq!(store.topics().await.unwrap(), []);
@@ -111,7 +111,9 @@ pub(crate) async fn a_deleted_topic_leaves_nothing_to_one_of_its_name(store: &dy
     );
     let after = store.group_view(&group("billing")).await.unwrap();
     assert!(after.claims.is_empty() && after.generation > before.generation, "{before:?} {after:?}");
-    // An object goes when nothing else is in it.
+    // An object goes when nothing else is in it, which upkeep sees.
+    assert_eq!(store.dead_segments(Duration::ZERO, 10).await.unwrap(), []);
+    store.apply_retention().await.unwrap();
     let dead = store.dead_segments(Duration::ZERO, 10).await.unwrap();
     assert_eq!(dead.iter().map(|dead| dead.segment).collect::<Vec<_>>(), [alone.segment]);
 
@@ -132,4 +134,133 @@ pub(crate) async fn a_deleted_topic_leaves_nothing_to_one_of_its_name(store: &dy
         [FENCED, COMMITTED],
         "it is not there any more"
     );
+}
+
+pub(crate) async fn what_a_deleted_topic_leaves_is_nobody_elses(store: &dyn MetadataStore) {
+    const RANGES: u64 = 40;
+    let orders: Vec<_> = (0..60).map(|number| at("orders", number)).collect();
+    let batches = vec![SequencedBatch { base_sequence: 0, records: 1, base_offset: 0 }];
+    let windows = vec![ProducerState { producer_id: 7, epoch: 0, batches }];
+    leased(store, "audit", 1, "a").await;
+    leased(store, "orders", 60, "a").await;
+    let shared = |epoch, base_offset| {
+        let ranges = orders.iter().map(|at| {
+            let mut range = range(at, epoch, base_offset, 1);
+            range.producers.clone_from(&windows);
+            range
+        });
+        flush("a", ranges.collect())
+    };
+    let mut kept = shared(1, 0);
+    kept.ranges.push(range(&at("audit", 0), 1, 0, 1));
+    assert_eq!(store.commit_flush(&kept).await.unwrap(), [COMMITTED; 61]);
+    let mut gone = Vec::new();
+    for base_offset in 1..RANGES {
+        let flush = shared(1, base_offset);
+        assert_eq!(store.commit_flush(&flush).await.unwrap(), [COMMITTED; 60]);
+        gone.push(flush.segment);
+    }
+
+    // The next of the name begins empty, also while the ranges of the first are still there.
+    store.delete_topic(&topic("orders")).await.unwrap();
+    let leases = leased(store, "orders", 60, "a").await;
+    assert_eq!(leases.len(), 60);
+    for lease in &leases {
+        assert_eq!((lease.watermarks.high_watermark, &lease.producers), (0, &Vec::new()), "{lease:?}");
+        assert!(lease.epoch > 1, "{lease:?}");
+    }
+    let new = shared(leases[0].epoch, 0);
+    assert_eq!(store.commit_flush(&new).await.unwrap(), [COMMITTED; 60]);
+    store.apply_retention().await.unwrap();
+    let mut dead: Vec<_> =
+        store.dead_segments(Duration::ZERO, 1000).await.unwrap().iter().map(|dead| dead.segment).collect();
+    dead.sort_unstable();
+    assert_eq!(dead, gone, "what only the first was in");
+    for (at, segment) in [(&orders[0], new.segment), (&at("audit", 0), kept.segment)] {
+        let ranges = store.ranges(at, 0, 1000).await.unwrap();
+        assert_eq!(ranges.iter().map(|range| range.segment).collect::<Vec<_>>(), [segment], "{at}");
+    }
+    store.expire_all_leases().await.unwrap();
+    for lease in acquire(store, "a").await.iter().filter(|lease| lease.partition.topic == topic("orders")) {
+        assert_eq!(lease.producers, windows, "{} has those of the new topic", lease.partition);
+    }
+
+    // All of it goes with the last.
+    for name in ["orders", "audit"] {
+        store.delete_topic(&topic(name)).await.unwrap();
+    }
+    store.apply_retention().await.unwrap();
+    let dead = store.dead_segments(Duration::ZERO, 1000).await.unwrap();
+    assert_eq!(dead.len(), gone.len() + 2);
+    assert!(every_partition(store).await.is_empty());
+}
+
+pub(crate) async fn epochs_rise_from_topic_to_topic_of_a_name(store: &dyn MetadataStore) {
+    let mut before = 0;
+    for partitions in [3, 1, 2] {
+        let leases = leased(store, "orders", partitions, "a").await;
+        assert!(leases.iter().all(|lease| lease.epoch > before), "{before} {leases:?}");
+        // One partition gets further than the others.
+        let last = at("orders", partitions - 1);
+        for _ in 0..partitions {
+            let epoch =
+                store.partitions(&topic("orders")).await.unwrap()[last.partition as usize].holder.clone();
+            store.release_leases(&agent("a"), &[(last.clone(), epoch.unwrap().epoch)]).await.unwrap();
+            before = store.acquire_leases(&agent("a"), HOUR, &[last.clone()]).await.unwrap()[0].epoch;
+        }
+        // An epoch that was reached counts also when nobody holds it at the end.
+        store.release_all_leases(&agent("a")).await.unwrap();
+        store.delete_topic(&topic("orders")).await.unwrap();
+    }
+    // Other names are not held back by it.
+    create(store, "audit", 1).await.unwrap();
+    assert_eq!(acquire(store, "a").await.len(), 1);
+}
+
+pub(crate) async fn members_of_a_deleted_topic_lose_it_and_nothing_else(store: &dyn MetadataStore) {
+    let (orders, audit) = (at("orders", 0), at("audit", 0));
+    for name in ["orders", "audit"] {
+        leased(store, name, 1, "x").await;
+        append(store, "x", &at(name, 0), 1, 0, 10).await;
+    }
+    let (group, member) = (group("g"), "a".parse().unwrap());
+    let topics = [topic("audit"), topic("orders")];
+    store.join_group(&group, &member, &topics, HOUR).await.unwrap();
+    let both = [audit.clone(), orders.clone()];
+    let claimed = store.claim_partitions(&group, &member, &both).await.unwrap();
+    let generation = claimed[0].generation;
+    let commit = async |at: &TopicPartition, generation| {
+        let commit = OffsetCommit { partition: at.clone(), offset: 5, generation };
+        store.commit_offsets(&group, Some(&member), &[commit]).await
+    };
+    commit(&orders, generation).await.unwrap();
+
+    store.delete_topic(&topic("orders")).await.unwrap();
+    let view = store.heartbeat_member(&group, &member, HOUR).await.unwrap();
+    assert!(view.generation > generation, "{view:?}");
+    assert_eq!(view.claims.iter().map(|claim| &claim.partition).collect::<Vec<_>>(), [&audit]);
+    assert_eq!(view.members[0].topics, topics, "it may come back");
+    // To name it breaks nothing.
+    assert_eq!(store.join_group(&group, &member, &topics, HOUR).await.unwrap(), view);
+    let claimed = store.claim_partitions(&group, &member, &both).await.unwrap();
+    assert_eq!(claimed.iter().map(|claim| &claim.offset.partition).collect::<Vec<_>>(), [&audit]);
+    store.release_claims(&group, &member, std::slice::from_ref(&orders)).await.unwrap();
+    commit(&audit, generation).await.unwrap();
+    let missing =
+        |error: MetadataError| matches!(error, MetadataError::TopicNotFound(name) if name == "orders");
+    assert!(missing(commit(&orders, generation).await.unwrap_err()));
+    assert!(missing(store.group_offsets(&group, &both).await.unwrap_err()));
+    let described = store.describe_group(&group).await.unwrap();
+    assert_eq!(described.iter().map(|offset| &offset.partition).collect::<Vec<_>>(), [&audit]);
+    let listed = store.groups().await.unwrap();
+    assert_eq!((listed[0].partitions, listed[0].lag_records), (1, 5));
+
+    // What was sent under the claim on the first of the name is not taken for the second.
+    leased(store, "orders", 1, "x").await;
+    let fenced = commit(&orders, generation).await.unwrap_err();
+    assert!(matches!(fenced, MetadataError::MemberFenced { .. }), "{fenced}");
+    let again = store.claim_partitions(&group, &member, std::slice::from_ref(&orders)).await.unwrap();
+    assert_eq!((again[0].offset.committed, again[0].generation), (None, view.generation));
+    let fenced = commit(&orders, generation).await.unwrap_err();
+    assert!(matches!(fenced, MetadataError::MemberFenced { .. }), "{fenced}");
 }
