@@ -206,7 +206,8 @@ pub(crate) async fn epochs_rise_from_topic_to_topic_of_a_name(store: &dyn Metada
             let epoch =
                 store.partitions(&topic("orders")).await.unwrap()[last.partition as usize].holder.clone();
             store.release_leases(&agent("a"), &[(last.clone(), epoch.unwrap().epoch)]).await.unwrap();
-            before = store.acquire_leases(&agent("a"), HOUR, &[last.clone()]).await.unwrap()[0].epoch;
+            before =
+                store.acquire_leases(&agent("a"), HOUR, std::slice::from_ref(&last)).await.unwrap()[0].epoch;
         }
         // An epoch that was reached counts also when nobody holds it at the end.
         store.release_all_leases(&agent("a")).await.unwrap();
