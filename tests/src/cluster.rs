@@ -213,7 +213,19 @@ impl Cluster {
     ///
     /// When it does not come up; the message ends with its log.
     pub fn start_agent(&self) -> Result<Agent> {
-        let (grpc, http) = (self.ports.choose(50051)?, self.ports.choose(8080)?);
+        self.start_agent_at(self.ports.choose(50051)?, self.ports.choose(8080)?)
+    }
+
+    /// The same where another agent was, which has ended: who knows its addresses finds this one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Cluster::start_agent`].
+    pub fn start_agent_again(&self, before: &Agent) -> Result<Agent> {
+        self.start_agent_at(before.grpc, before.http)
+    }
+
+    fn start_agent_at(&self, grpc: SocketAddr, http: SocketAddr) -> Result<Agent> {
         let mut command = Command::new(self.binaries.agent());
         command
             .args(["--grpc-listen-address", &grpc.to_string(), "--http-listen-address", &http.to_string()])

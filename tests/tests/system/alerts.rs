@@ -101,7 +101,8 @@ pub(crate) fn alerts_come_and_go(cluster: &Cluster) -> Result<()> {
 
     demo.agent.process.kill()?;
     demo.firing("AgentDown")?;
-    demo.agent = demo.cluster.start_agent()?;
+    // At the same addresses: Prometheus takes what does not answer there for an agent that is down.
+    demo.agent = demo.cluster.start_agent_again(&demo.agent)?;
     demo.resolved("AgentDown")?;
 
     consumer.kill()?;
