@@ -333,17 +333,20 @@ async fn delete_behind(
 ) {
     let mut watch = PgConnection::connect(url).await.unwrap();
     let topic = orders(0).topic;
-    let delete = store.delete_topic(&topic);
+    // The deletion may end before the answer to what lets it go on is here.
+    let goes_on = AtomicBool::new(false);
+    let delete = async {
+        let deleted = store.delete_topic(&topic).await;
+        (deleted, goes_on.load(Ordering::Relaxed))
+    };
     let unlock = async {
         until_locked(&mut watch).await;
+        goes_on.store(true, Ordering::Relaxed);
         run(other, end).await;
     };
-    tokio::pin!(delete);
-    tokio::select! {
-        deleted = &mut delete => panic!("it does not wait: {deleted:?}"),
-        () = unlock => {}
-    }
-    delete.await.unwrap();
+    let ((deleted, waited), ()) = tokio::join!(delete, unlock);
+    deleted.unwrap();
+    assert!(waited, "it does not wait");
 }
 
 #[tokio::test]
