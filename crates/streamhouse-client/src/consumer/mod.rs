@@ -232,7 +232,9 @@ impl Consumer {
             match cursor.read(&*self.store, Share { records, bytes }, &mut self.records).await {
                 Ok(taken) => bytes = bytes.saturating_sub(taken.bytes),
                 Err(error) => {
-                    self.error = Some((cursor.partition.clone(), error));
+                    let partition = cursor.partition.clone();
+                    let deleted = self.lose_deleted(&error).await;
+                    self.error = Some(deleted.unwrap_or((partition, error)));
                     return;
                 }
             }
@@ -248,10 +250,10 @@ impl Consumer {
         let watermarks = match self.store.watermarks(&partitions).await {
             Ok(watermarks) => watermarks,
             Err(error) => {
-                if error.kind() == ErrorKind::NotFound {
-                    self.lose_deleted().await;
-                }
-                return Err(error.into());
+                let error = error.into();
+                // Kept for the poll, whatever the others give meanwhile.
+                self.error = Some(self.lose_deleted(&error).await.ok_or(error)?);
+                return Ok(());
             }
         };
         self.watermarks_seen = Instant::now();
@@ -280,14 +282,30 @@ impl Consumer {
         Ok(())
     }
 
-    /// Drops what was read of topics that there are not any more, and the gauges that speak of it.
-    async fn lose_deleted(&mut self) {
+    /// When a call met that a topic is gone, or has fewer partitions since it was created anew, drops what is read of it and
+    /// the gauges that speak of it: the other topics are read and committed without it. Gives what is to be told of it.
+    /// Of several one at a time; the next call meets the next.
+    async fn lose_deleted(&mut self, met: &ClientError) -> Option<(TopicPartition, ClientError)> {
+        if !matches!(met, ClientError::Metadata(_)) || met.kind() != ErrorKind::NotFound {
+            return None;
+        }
         let topics: BTreeSet<_> = self.cursors.iter().map(|cursor| cursor.partition.topic.clone()).collect();
-        for topic in topics {
-            if self.store.topic(&topic).await.is_err_and(|error| error.kind() == ErrorKind::NotFound) {
-                self.lose("its topic was deleted", |cursor| cursor.partition.topic == topic);
+        for name in topics {
+            let (partitions, error) = match self.store.topic(&name).await {
+                Ok(topic) => (topic.partitions, met.clone()),
+                Err(error) if error.kind() == ErrorKind::NotFound => (0, error.into()),
+                Err(_) => continue,
+            };
+            let is_gone = |TopicPartition { topic, partition }: &TopicPartition| {
+                *topic == name && *partition >= partitions
+            };
+            let first = self.cursors.iter().map(|cursor| &cursor.partition).find(|at| is_gone(at)).cloned();
+            if let Some(first) = first {
+                self.lose("it was deleted", |cursor| is_gone(&cursor.partition));
+                return Some((first, error));
             }
         }
+        None
     }
 
     fn hand_over(&mut self) -> Vec<ConsumedRecord> {

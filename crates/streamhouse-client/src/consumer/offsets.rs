@@ -19,6 +19,8 @@ impl Consumer {
     /// by others. The error names the partitions and comes once; what was returned of the partitions that are still
     /// claimed is committed. Poll on: a consumer that has lost its place in the group joins again.
     ///
+    /// `NotFound` when a topic was deleted: nothing was committed, and the next commit is of the others.
+    ///
     /// `Invalid`, only for a [`standalone`](crate::ConsumerBuilder::standalone) consumer, when a member of the group has
     /// claimed a partition. Otherwise the metadata store failed; nothing was committed then, unless the error says that
     /// this is unknown. Committing again is safe.
@@ -54,7 +56,10 @@ impl Consumer {
             });
             let commits: Vec<_> = commits.collect();
             let committed = self.store.commit_offsets(&self.group, member.as_ref(), &commits).await;
-            committed.map_err(|error| self.not_committed(error.into(), offsets))?;
+            if let Err(error) = committed {
+                let error = self.not_committed(error.into(), offsets);
+                return Err(self.lose_deleted(&error).await.map_or(error, |(_, deleted)| deleted));
+            }
         }
         self.progress_seen = Instant::now();
         if let Err(error) = self.look_at_progress().await {
