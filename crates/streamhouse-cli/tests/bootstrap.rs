@@ -107,6 +107,17 @@ fn everything_works_through_an_agent() {
     running.fails(&["topic", "describe", "missing"], &["missing does not exist"]);
     running.fails(&["topic", "list", "--metadata-path", "x"], &["two logs are named", "--bootstrap"]);
     running.fails(&["consume", "orders", "--group", "h", "--object-store-url", "x"], &["two object stores"]);
+
+    running.fails(&["topic", "delete", "orders"], &["orders has 2 partitions with 1000 records", "--yes"]);
+    let deleted: serde_json::Value =
+        serde_json::from_str(&running.ok(&["topic", "delete", "orders", "--yes", "--json"])).unwrap();
+    assert_eq!(deleted, json!({"name": "orders", "partitions": 2, "records": 1000}));
+    assert_eq!(running.ok(&["lag", "--json"]).trim(), "[]", "what the group had committed goes too");
+    for command in
+        [&["produce", "orders", "--generate", "1"][..], &read, &["topic", "delete", "orders", "--yes"]]
+    {
+        running.fails(command, &["topic orders does not exist"]);
+    }
 }
 
 #[test]
@@ -159,6 +170,7 @@ fn scopes_and_expiry_are_said_at_once_and_a_renewed_file_is_read_again() {
     running.ok(&["topic", "create", "orders", "--token-file", &file]);
     running.token("only-consume-only-consume");
     running.fails(&["topic", "create", "more", "--token-file", &file], &["admin"]);
+    running.fails(&["topic", "delete", "orders", "--yes", "--token-file", &file], &["admin"]);
     running.fails(&["produce", "orders", "--generate", "1", "--token-file", &file], &["produce"]);
     running.token("expired-expired-expired");
     running.fails(&["topic", "list", "--token-file", &file], &["expired", "token file"]);

@@ -68,12 +68,15 @@ async fn high_watermark(store: &PostgresMetadataStore, partition: u32) -> u64 {
     store.watermarks(&[orders(partition)]).await.unwrap()[0].high_watermark
 }
 
-/// Waits until somebody waits for a lock.
+/// Waits until somebody waits for a lock. Within a transaction what was seen first is kept, unless it is cleared.
 async fn until_locked(connection: &mut PgConnection) {
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
                    AND datname = current_database()";
+    let begin = Instant::now();
     while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut *connection).await.unwrap() == 0 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "nobody waits for a lock");
         tokio::time::sleep(Duration::from_millis(5)).await;
+        run(connection, "SELECT pg_stat_clear_snapshot()").await;
     }
 }
 

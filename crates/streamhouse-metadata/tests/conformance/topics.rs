@@ -140,7 +140,8 @@ pub(crate) async fn what_a_deleted_topic_leaves_is_nobody_elses(store: &dyn Meta
     const RANGES: u64 = 40;
     let orders: Vec<_> = (0..60).map(|number| at("orders", number)).collect();
     let batches = vec![SequencedBatch { base_sequence: 0, records: 1, base_offset: 0 }];
-    let windows = vec![ProducerState { producer_id: 7, epoch: 0, batches }];
+    let window = |producer_id| ProducerState { producer_id, epoch: 0, batches: batches.clone() };
+    let windows: Vec<_> = (1..=RANGES).map(window).collect();
     leased(store, "audit", 1, "a").await;
     leased(store, "orders", 60, "a").await;
     let shared = |epoch, base_offset| {
@@ -193,6 +194,10 @@ pub(crate) async fn what_a_deleted_topic_leaves_is_nobody_elses(store: &dyn Meta
     let dead = store.dead_segments(Duration::ZERO, 1000).await.unwrap();
     assert_eq!(dead.len(), gone.len() + 2);
     assert!(every_partition(store).await.is_empty());
+    for lease in leased(store, "orders", 60, "a").await {
+        assert_eq!(lease.producers, [], "{}", lease.partition);
+        assert_eq!(store.ranges(&lease.partition, 0, 1).await.unwrap(), []);
+    }
 }
 
 pub(crate) async fn epochs_rise_from_topic_to_topic_of_a_name(store: &dyn MetadataStore) {
