@@ -12,8 +12,8 @@ use streamhouse_tests::{Agent, Cluster, ProduceReport};
 const PACED: (&str, &str) = ("2000000", "200000");
 /// Records of a run as fast as it goes.
 const SATURATED: &str = "5000000";
-/// When the producer's memory is looked at: in the middle of either run.
-const MEMORY_AFTER: Duration = Duration::from_secs(2);
+/// When the producer's memory is looked at: while it runs, also as fast as it goes.
+const MEMORY_AFTER: Duration = Duration::from_millis(500);
 /// The example that runs the hooks of batches, and how many records its batches have.
 const EXAMPLE: (&str, f64) = ("batch_cost", 500.0);
 /// Its batches in two runs: the difference leaves out how it starts.
