@@ -22,6 +22,11 @@ const NAMING: [&str; 2] = ["deploy", "dashboards"];
 /// Labels that Prometheus adds.
 const ADDED_LABELS: [&str; 4] = ["job", "instance", "le", "__name__"];
 
+/// Labels of the vectors in between, of Prometheus' own series, and of node_exporter's.
+const OTHER_LABELS: [&str; 4] = ["of", "alertname", "severity", "mode"];
+/// What a list of labels follows in PromQL.
+const LISTS: [&str; 6] = ["by (", "on (", "without (", "ignoring (", "group_left (", "group_right ("];
+
 /// The metrics of DESIGN's table: those that operators know.
 const KNOWN: [&str; 22] = [
     "streamhouse_producer_records_sent_total",
@@ -127,7 +132,8 @@ pub(crate) fn problems() -> Result<Vec<String>> {
         for file in files(&root().join(directory)) {
             let Ok(text) = fs::read_to_string(&file) else { continue };
             let shown = file.strip_prefix(root()).unwrap_or(&file).display().to_string();
-            problems.extend(misnamed(&text).into_iter().map(|problem| format!("{shown}: {problem}")));
+            let found = misnamed(&text).into_iter().chain(unknown_labels(&text));
+            problems.extend(found.map(|problem| format!("{shown}: {problem}")));
         }
     }
     Ok(problems)
@@ -175,6 +181,30 @@ fn misnamed(text: &str) -> BTreeSet<String> {
         }
     }
     problems
+}
+
+/// Labels that vectors are aggregated or matched by, or that a message quotes, and that no metric has.
+fn unknown_labels(text: &str) -> BTreeSet<String> {
+    let listed = LISTS.iter().flat_map(|list| {
+        let inside = text.match_indices(list).filter(|(at, _)| text[..*at].ends_with([' ', '\n']));
+        inside.filter_map(|(at, _)| Some(text[at + list.len()..].split_once(')')?.0))
+    });
+    let quoted = text.match_indices("$labels.").filter_map(|(at, quote)| {
+        text[at + quote.len()..]
+            .split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'))
+            .next()
+    });
+    let names = listed.flat_map(|list| list.split(',')).map(str::trim).filter(|name| !name.is_empty());
+    let is_known = |name: &str| {
+        ADDED_LABELS.contains(&name)
+            || OTHER_LABELS.contains(&name)
+            || catalog::ALL.iter().flat_map(|metric| metric.labels).any(|label| label.name() == name)
+    };
+    names
+        .chain(quoted)
+        .filter(|name| !is_known(name))
+        .map(|name| format!("no metric has a label {name}"))
+        .collect()
 }
 
 /// The names before each `=`, `!=`, `=~` and `!~` of a list of matchers.
@@ -276,5 +306,13 @@ mod tests {
         assert_eq!(misnamed(good), BTreeSet::new());
         let bad = "streamhouse_producer_sent_total + streamhouse_agent_ready{topic=\"x\"} + streamhouse_agent_ready_bucket";
         assert_eq!(misnamed(bad).len(), 3);
+    }
+
+    #[test]
+    fn labels_that_no_metric_has_are_found() {
+        let good = "sum by (topic, le) (x) and on (instance) y unless on () z # by the way (this) \"{{ $labels.topic }}s\"";
+        assert_eq!(unknown_labels(good), BTreeSet::new());
+        let bad = "sum by (topic, lee) (x) * on (partitions) y \"{{ $labels.tpoic }}\"";
+        assert_eq!(unknown_labels(bad).len(), 3);
     }
 }

@@ -69,10 +69,10 @@ catalog! {
         "Fetches of a partition in poll() that failed, by error kind.";
     CONSUMER_LAG_RECORDS = Gauge "streamhouse_consumer_lag_records", Records,
         [InstanceId, Group, Topic, Partition],
-        "High watermark minus committed offset, as the consumer last saw them.";
+        "High watermark minus committed offset, as the consumer last saw them; ends with its claim or its process.";
     CONSUMER_LAG_SECONDS = Gauge "streamhouse_consumer_lag_seconds", Seconds,
         [InstanceId, Group, Topic, Partition],
-        "Age of the first record that the group has not committed; 0 when there is none.";
+        "Age of the first record that the group has not committed, 0 when there is none; ends with the consumer's claim or its process.";
     CONSUMER_LAST_COMMITTED_OFFSET = Gauge "streamhouse_consumer_last_committed_offset", Offset,
         [InstanceId, Group, Topic, Partition],
         "Offset that the group has committed: the next one to be consumed after a restart.";
@@ -131,14 +131,14 @@ catalog! {
 
     GROUP_LAG_RECORDS = Gauge "streamhouse_group_lag_records", Records,
         [InstanceId, Group, Topic, Partition],
-        "High watermark minus the offset that the group has committed, told by the agent that leases the partition, also while nobody of the group runs; 0 after the agent was killed.";
+        "High watermark minus the offset that the group has committed, told by the agent that leases the partition, also while nobody of the group runs.";
     GROUP_LAG_SECONDS = Gauge "streamhouse_group_lag_seconds", Seconds,
         [InstanceId, Group, Topic, Partition],
-        "Age of the first record that the group has not committed, 0 when there is none; told by the agent that leases the partition, also while nobody of the group runs; 0 after the agent was killed.";
+        "Age of the first record that the group has not committed, 0 when there is none; told by the agent that leases the partition, also while nobody of the group runs.";
 
     GROUP_COMMITTED_OFFSET = Gauge "streamhouse_group_committed_offset", Offset,
         [InstanceId, Group, Topic, Partition],
-        "Offset that the group has committed, told by the agent that leases the partition; 0 after the agent was killed.";
+        "Offset that the group has committed, told by the agent that leases the partition.";
 
     OBJECT_STORE_OPERATIONS = Counter "streamhouse_object_store_operations_total", Count,
         [InstanceId, Operation, Status],
