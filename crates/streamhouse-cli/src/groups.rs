@@ -14,7 +14,7 @@ use streamhouse_metadata::{GroupOffset, GroupView, Member, MetadataError};
 pub(crate) enum Groups {
     /// List all groups.
     List,
-    /// Show a group's position and lag on every partition it has committed on, and which member reads what.
+    /// Show a group's position and lag on every partition it reads or has read, and which member reads what.
     Describe {
         /// The group.
         group: String,

@@ -205,7 +205,7 @@ pub struct GroupOffset {
 pub struct Group {
     /// Its name.
     pub id: GroupId,
-    /// Partitions it has committed on.
+    /// Partitions that it has read as members do, or committed on.
     pub partitions: u32,
     /// Lag over those partitions.
     pub lag_records: u64,

@@ -180,7 +180,8 @@ pub trait Groups: Send + Sync {
     /// All groups, by name.
     async fn groups(&self) -> Result<Vec<Group>>;
 
-    /// Every partition the group has committed on, by topic and number; or `GroupNotFound`.
+    /// Every partition that a member of the group has ever claimed, or the group has committed on, by topic and number; or
+    /// `GroupNotFound`.
     async fn describe_group(&self, group: &GroupId) -> Result<Vec<GroupOffset>>;
 }
 
@@ -273,8 +274,8 @@ pub trait Upkeep: Send + Sync {
     /// not be committed again once its segment is forgotten.
     async fn forget_segments(&self, segments: &[SegmentId]) -> Result<()>;
 
-    /// How far every group is that has committed on one of the partitions, or has a member that reads it, by group, topic and
-    /// number. Partitions that do not exist are left out. One query.
+    /// How far every group is of which a member has ever claimed one of the partitions, or that has committed on it, by group,
+    /// topic and number. Partitions that do not exist are left out. One query.
     async fn group_lags(&self, partitions: &[TopicPartition]) -> Result<Vec<(GroupId, GroupOffset)>>;
 }
 

@@ -1,5 +1,19 @@
--- Which groups read a partition: also those that have committed nothing yet are behind on it.
-CREATE INDEX group_claims_by_partition ON group_claims (topic_id, partition, group_id);
+-- How far a group is: null until it commits something. It is there from the first claim on, for whoever has committed
+-- nothing yet is behind too, also when nobody of it reads any more.
+CREATE TABLE group_places (
+    group_id  INTEGER NOT NULL REFERENCES consumer_groups (id),
+    topic_id  INTEGER NOT NULL,
+    partition INTEGER NOT NULL,
+    committed INTEGER,
+    PRIMARY KEY (group_id, topic_id, partition),
+    FOREIGN KEY (topic_id, partition) REFERENCES partitions (topic_id, partition)
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO group_places SELECT * FROM group_offsets;
+INSERT INTO group_places SELECT group_id, topic_id, partition, NULL FROM group_claims WHERE true ON CONFLICT DO NOTHING;
+DROP TABLE group_offsets;
+ALTER TABLE group_places RENAME TO group_offsets;
+CREATE INDEX group_offsets_by_partition ON group_offsets (topic_id, partition, group_id);
 
 -- At least every epoch that a partition of a deleted topic has reached: those of new topics begin there, so that who holds a
 -- lease of the old one never holds one of a new one of its name (invariant 1).

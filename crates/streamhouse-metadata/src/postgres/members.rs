@@ -56,6 +56,17 @@ const CLAIM: &str = concat!(
     ON CONFLICT (group_id, topic_id, partition) DO NOTHING"
 );
 
+/// A group that reads a partition is behind on it, though it may never commit.
+const REMEMBER: &str = concat!(
+    "WITH ",
+    asked!(),
+    " INSERT INTO group_offsets (group_id, topic_id, partition)
+    SELECT $3, p.topic_id, p.partition
+    FROM asked
+    JOIN partitions p ON p.topic_id = asked.topic_id AND p.partition = asked.partition
+    ON CONFLICT (group_id, topic_id, partition) DO NOTHING"
+);
+
 const SELECT_CLAIMED: &str = concat!(
     "WITH ",
     asked!(),
@@ -267,6 +278,12 @@ async fn claim(
         .bind(&asked.numbers)
         .bind(id)
         .bind(member.as_str())
+        .execute(session.connection())
+        .await?;
+    sqlx::query(REMEMBER)
+        .bind(&asked.topics)
+        .bind(&asked.numbers)
+        .bind(id)
         .execute(session.connection())
         .await?;
     let rows: Vec<(i64, i64)> = sqlx::query_as(SELECT_CLAIMED)

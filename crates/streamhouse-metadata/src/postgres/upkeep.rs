@@ -40,11 +40,8 @@ const SELECT_LAGS: &str = concat!(
     lag_ms!(),
     " FROM asked
     JOIN partitions p ON p.topic_id = asked.topic_id AND p.partition = asked.partition
-    JOIN consumer_groups g ON g.id IN (
-        SELECT group_id FROM group_offsets x WHERE x.topic_id = p.topic_id AND x.partition = p.partition
-        UNION ALL
-        SELECT group_id FROM group_claims x WHERE x.topic_id = p.topic_id AND x.partition = p.partition)
-    LEFT JOIN group_offsets o ON o.group_id = g.id AND o.topic_id = p.topic_id AND o.partition = p.partition
+    JOIN group_offsets o ON o.topic_id = p.topic_id AND o.partition = p.partition
+    JOIN consumer_groups g ON g.id = o.group_id
     ORDER BY g.name, asked.topic, asked.partition"
 );
 

@@ -67,7 +67,7 @@ pub(super) const SELECT_GROUP: &str = concat!(
 );
 
 const SELECT_GROUPS: &str = "
-    SELECT g.name, count(o.committed), ifnull(sum(p.high_watermark - max(o.committed, p.log_start)), 0)
+    SELECT g.name, count(o.partition), ifnull(sum(p.high_watermark - max(ifnull(o.committed, 0), p.log_start)), 0)
     FROM consumer_groups g
     LEFT JOIN group_offsets o ON o.group_id = g.id
     LEFT JOIN partitions p ON p.topic_id = o.topic_id AND p.partition = o.partition
@@ -119,20 +119,20 @@ impl Groups for SqliteMetadataStore {
     }
 
     async fn describe_group(&self, group: &GroupId) -> Result<Vec<GroupOffset>> {
-        type Row = (String, i64, i64, i64, i64, Option<i64>);
+        type Row = (String, i64, i64, i64, Option<i64>, Option<i64>);
         let rows: Vec<Row> = sqlx::query_as(SELECT_GROUP)
             .bind(group.as_str())
             .fetch_all(&self.readers)
             .await
             .map_err(|error| self.failed(error))?;
         if rows.is_empty() {
-            // A group may have members and no offset yet.
+            // A group may have members and no place yet.
             self.group_view(group).await?;
         }
         rows.into_iter()
             .map(|(topic, partition, log_start, high_watermark, committed, lag_ms)| {
                 let at = stored::partition(&topic, partition)?;
-                stored::group_offset(at, (log_start, high_watermark), Some(committed), lag_ms)
+                stored::group_offset(at, (log_start, high_watermark), committed, lag_ms)
             })
             .collect()
     }

@@ -50,6 +50,16 @@ pub(super) const CLAIM: &str = "
     WHERE true
     ON CONFLICT DO NOTHING";
 
+/// A group that reads a partition is behind on it, though it may never commit. The `WHERE` is for the same reason.
+pub(super) const REMEMBER: &str = "
+    INSERT INTO group_offsets (group_id, topic_id, partition)
+    SELECT ?2, p.topic_id, p.partition
+    FROM json_each(?1) AS j
+    CROSS JOIN topics t ON t.name = j.value ->> 0
+    CROSS JOIN partitions p ON p.topic_id = t.id AND p.partition = j.value ->> 1
+    WHERE true
+    ON CONFLICT DO NOTHING";
+
 pub(super) const SELECT_CLAIMED: &str = "
     SELECT j.key, c.generation
     FROM json_each(?1) AS j
@@ -150,6 +160,12 @@ impl Members for SqliteMetadataStore {
             .bind(&asked)
             .bind(id)
             .bind(member.as_str())
+            .execute(&mut *transaction)
+            .await
+            .map_err(|error| self.failed(error))?;
+        sqlx::query(REMEMBER)
+            .bind(&asked)
+            .bind(id)
             .execute(&mut *transaction)
             .await
             .map_err(|error| self.failed(error))?;

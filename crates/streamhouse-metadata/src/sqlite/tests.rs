@@ -184,6 +184,7 @@ async fn hot_statements_scan_no_table() {
         groups::SELECT_OFFSETS,
         groups::SELECT_GROUP,
         members::CLAIM,
+        members::REMEMBER,
         members::SELECT_CLAIMED,
         members::RELEASE,
         retention::DELETE_RANGES,

@@ -40,11 +40,8 @@ pub(super) const SELECT_LAGS: &str = concat!(
     " FROM json_each(?1) AS j
     CROSS JOIN topics t ON t.name = j.value ->> 0
     CROSS JOIN partitions p ON p.topic_id = t.id AND p.partition = j.value ->> 1
-    CROSS JOIN consumer_groups g ON g.id IN (
-        SELECT group_id FROM group_offsets WHERE topic_id = p.topic_id AND partition = p.partition
-        UNION ALL
-        SELECT group_id FROM group_claims WHERE topic_id = p.topic_id AND partition = p.partition)
-    LEFT JOIN group_offsets o ON o.group_id = g.id AND o.topic_id = p.topic_id AND o.partition = p.partition
+    CROSS JOIN group_offsets o ON o.topic_id = p.topic_id AND o.partition = p.partition
+    CROSS JOIN consumer_groups g ON g.id = o.group_id
     ORDER BY g.name, t.name, p.partition"
 );
 

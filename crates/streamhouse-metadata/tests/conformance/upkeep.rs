@@ -254,5 +254,14 @@ pub(crate) async fn every_groups_lag_is_told(store: &dyn MetadataStore) {
     assert_eq!(new, Some((None, 8)));
     let news = lags.iter().filter(|(group, _)| group.as_str() == "new").count();
     assert_eq!(news, 1);
+    // And stays behind when nobody of it reads any more, wherever it is asked for.
+    store.leave_group(&group, &reader).await.unwrap();
+    let lags = store.group_lags(&asked[..1]).await.unwrap();
+    let new = lags.iter().find(|(group, _)| group.as_str() == "new").unwrap();
+    assert_eq!((new.1.committed, new.1.lag_records), (None, 8));
+    assert_eq!(store.describe_group(&group).await.unwrap(), std::slice::from_ref(&new.1));
+    let listed = store.groups().await.unwrap();
+    let listed = listed.iter().find(|listed| listed.id == group).unwrap();
+    assert_eq!((listed.partitions, listed.lag_records), (1, 8));
     assert_eq!(store.group_lags(&[]).await.unwrap(), []);
 }
