@@ -20,9 +20,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use streamhouse_abi::Role;
-use streamhouse_abi::limits::PROCESSES_MAX;
+use streamhouse_abi::limits::{AGENT_SILENCE_MAX, PROCESSES_MAX};
 use streamhouse_abi::page::Gauge;
-use streamhouse_metrics::sources::{Merge, of_gauge};
+use streamhouse_metrics::sources::{Left, of_gauge};
 
 use crate::collect::KEPT_AFTER_EXIT;
 use crate::room::Room;
@@ -91,6 +91,10 @@ struct LivePage {
     file: PageFile,
     /// What each counter of the page was when it was last read: what it added outlives its slot.
     counters: HashMap<(GaugeKey, (u32, u64)), u64>,
+    /// The newest update of the page, by its own clock.
+    newest_ns: u64,
+    /// When that was seen to have moved.
+    moved: Option<Instant>,
 }
 
 /// What is left of processes that have gone, and of counters that were retired.
@@ -100,6 +104,9 @@ struct Kept {
     updated_ns: u64,
     since: Instant,
 }
+
+/// What is told of a group's place in a partition: a gauge, the group, the topic and the partition.
+type Told = (Gauge, Arc<str>, Arc<str>, Option<u32>);
 
 /// Every series being merged.
 type AllMerged = BTreeMap<GaugeKey, Merged>;
@@ -132,7 +139,7 @@ impl Pages {
     /// again later.
     pub fn add(&mut self, pid: u32, file: PageFile) {
         self.kept_processes.remove(&file.process());
-        self.live.insert(pid, LivePage { file, counters: HashMap::new() });
+        self.live.insert(pid, LivePage { file, counters: HashMap::new(), newest_ns: 0, moved: None });
     }
 
     /// Counts a page that could not be taken in.
@@ -176,9 +183,12 @@ impl Pages {
         for (pid, page) in pages {
             if let Some(slots) = self.read_page(&page.file, &mut budget) {
                 self.fold_retired(page, &slots, now, room.max());
+                let stands_still = page.stands_still(&slots, now);
                 for slot in &slots {
                     self.note_counter(page, slot);
-                    self.merge_gauge(&mut merged, slot, pid, room);
+                    if let Some(value) = told(slot, stands_still) {
+                        self.merge_gauge(&mut merged, slot, value, pid, room);
+                    }
                 }
             }
             for ((key, _), value) in &page.counters {
@@ -216,7 +226,7 @@ impl Pages {
 
     /// Remembers how far a counter of a page has come.
     fn note_counter(&mut self, page: &mut LivePage, slot: &SlotValue) {
-        if of_gauge(slot.gauge).merge != Merge::AddAll {
+        if of_gauge(slot.gauge).left != Left::Sum {
             return;
         }
         let at = (slot.key(), slot.publication);
@@ -239,15 +249,19 @@ impl Pages {
         }
     }
 
-    fn merge_gauge(&mut self, merged: &mut AllMerged, slot: &SlotValue, pid: u32, room: &mut Room) {
+    fn merge_gauge(
+        &mut self,
+        merged: &mut AllMerged,
+        slot: &SlotValue,
+        value: u64,
+        pid: u32,
+        room: &mut Room,
+    ) {
         let merge = of_gauge(slot.gauge).merge;
-        if merge == Merge::AddAll {
-            return;
-        }
         let Some(into) = self.merged_entry(merged, slot.key(), pid, room) else { return };
         into.value = match slot.updated_ns >= into.updated_ns {
-            true => merge.of_two(into.value, slot.value),
-            false => merge.of_two(slot.value, into.value),
+            true => merge.of_two(into.value, value),
+            false => merge.of_two(value, into.value),
         };
         into.updated_ns = into.updated_ns.max(slot.updated_ns);
     }
@@ -288,8 +302,9 @@ impl Pages {
     /// Adds what is kept, forgets what no process has continued for long enough, and gives back the room of what is
     /// served no more.
     fn merge_kept(&mut self, merged: &mut AllMerged, now: Instant, room: &mut Room) {
+        let told: HashSet<Told> = merged.keys().filter_map(GaugeKey::told).collect();
         self.kept.retain(|key, kept| {
-            let counter = of_gauge(key.gauge).merge == Merge::AddAll;
+            let counter = of_gauge(key.gauge).left == Left::Sum;
             match merged.get_mut(key) {
                 Some(live) if counter => {
                     live.value = live.value.saturating_add(kept.value);
@@ -297,6 +312,7 @@ impl Pages {
                     true
                 }
                 Some(_) => false,
+                None if key.told().is_some_and(|subject| told.contains(&subject)) => false,
                 None => now.saturating_duration_since(kept.since) < KEPT_AFTER_EXIT,
             }
         });
@@ -314,12 +330,12 @@ impl Pages {
         self.kept = kept;
     }
 
-    /// Keeps the last value of a gauge; of one that is only true of a running process, that it is 0 now.
+    /// Keeps what is left of a gauge.
     fn keep_last(&mut self, slot: &SlotValue, now: Instant, kept_max: usize) {
-        let value = match of_gauge(slot.gauge).merge {
-            Merge::Latest => slot.value,
-            Merge::AddLive | Merge::MaxLive | Merge::MinLive => 0,
-            Merge::AddAll => return,
+        let value = match of_gauge(slot.gauge).left {
+            Left::Last => slot.value,
+            Left::Zero => 0,
+            Left::Nothing | Left::Sum => return,
         };
         if let Some(kept) = self.kept_entry(slot.key(), now, kept_max)
             && slot.updated_ns >= kept.updated_ns
@@ -355,6 +371,38 @@ impl Pages {
         if self.buffer.capacity() > BUFFER_KEPT_BYTES {
             self.buffer = Vec::new();
         }
+    }
+}
+
+impl LivePage {
+    /// Whether it is of an agent that does nothing any more, though its process is there.
+    fn stands_still(&mut self, slots: &[SlotValue], now: Instant) -> bool {
+        let newest_ns = slots.iter().map(|slot| slot.updated_ns).max().unwrap_or(0);
+        if newest_ns != self.newest_ns || self.moved.is_none() {
+            (self.newest_ns, self.moved) = (newest_ns, Some(now));
+        }
+        let since = self.moved.map_or(Duration::ZERO, |moved| now.saturating_duration_since(moved));
+        self.file.role == Role::Agent && since >= AGENT_SILENCE_MAX
+    }
+}
+
+/// What a slot tells that is no counter. An agent that stands still is not ready, and it is for others to tell of what is
+/// not its own.
+fn told(slot: &SlotValue, stands_still: bool) -> Option<u64> {
+    match of_gauge(slot.gauge).left {
+        Left::Sum => None,
+        Left::Nothing if stands_still => None,
+        _ if stands_still && slot.gauge == Gauge::AgentReady => Some(0),
+        Left::Nothing | Left::Zero | Left::Last => Some(slot.value),
+    }
+}
+
+impl GaugeKey {
+    /// What it tells, whoever does; `None` for what only its own process can tell.
+    fn told(&self) -> Option<Told> {
+        let PageLabels { group, topic, partition, .. } = &self.labels;
+        let is_last = of_gauge(self.gauge).left == Left::Last;
+        is_last.then(|| (self.gauge, group.clone(), topic.clone(), *partition))
     }
 }
 

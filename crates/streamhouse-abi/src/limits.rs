@@ -1,5 +1,7 @@
 //! Every maximum of the treaty, and why it is what it is.
 
+use core::time::Duration;
+
 /// Longest topic name, in bytes. Kafka's limit, so that names carry over.
 pub const TOPIC_BYTES_MAX: usize = 249;
 /// Longest group name, in bytes: fits a 256-byte field with its NUL.
@@ -28,6 +30,10 @@ pub const PROCESSES_MAX: u32 = 1024;
 pub const TARGETS_MAX: u32 = 1024;
 /// One process may hold at most this part of a map: one eighth.
 pub const PROCESS_SHARE: u32 = 8;
+
+/// How long an agent may update nothing on its page: it stands still then, and what it says of other things than itself may
+/// be another agent's to say by now. An agent updates its page with each sweep, which is once a minute at least.
+pub const AGENT_SILENCE_MAX: Duration = Duration::from_secs(120);
 
 /// Address space of an agent's state page, in bytes. Sparse: what counts is what is resident.
 pub const AGENT_PAGE_BYTES: usize = 16 << 20;

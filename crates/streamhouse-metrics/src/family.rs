@@ -8,7 +8,7 @@ use streamhouse_abi::page::Gauge;
 use streamhouse_abi::{Site, Status, bucket};
 
 use crate::sources::{Counted, Reading, of_gauge, of_site};
-use crate::{Buckets, Counts, Detail, Kind, Label, Metric};
+use crate::{Buckets, Counts, Detail, Kind, Label, Metric, Unit};
 
 /// How many classic buckets a histogram is served with: a subset of the bounds it is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +173,34 @@ impl Histogram {
         buckets.push((None, cumulative));
         buckets
     }
+
+    /// The native buckets above the zero bucket that hold something, as Prometheus' formats write them. Bucket `i` of its
+    /// schema 3 ends at `2^(i/8)`.
+    pub fn native(&self, unit: Unit) -> NativeBuckets {
+        let mut native = NativeBuckets::default();
+        let (mut next, mut before) = (0, 0);
+        for (index, &count) in self.buckets.iter().enumerate().skip(1).filter(|(_, count)| **count > 0) {
+            let index = 8 * unit.exponent_min() + index as i32;
+            match native.spans.last_mut() {
+                Some((_, length)) if index == next => *length += 1,
+                Some(_) => native.spans.push((index - next, 1)),
+                None => native.spans.push((index, 1)),
+            }
+            native.deltas.push(count.wrapping_sub(before) as i64);
+            (next, before) = (index + 1, count);
+        }
+        native
+    }
+}
+
+/// Native buckets, sparse.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NativeBuckets {
+    /// Buckets that stand one behind the other: an offset, and how many there are. The first offset is the index of a bucket,
+    /// others are how many were left out since the span before.
+    pub spans: Vec<(i32, u32)>,
+    /// What each holds more than the one before it.
+    pub deltas: Vec<i64>,
 }
 
 /// All series of one scrape. Series whose labels are equal, because the metric leaves some out, are added.

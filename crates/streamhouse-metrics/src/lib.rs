@@ -18,7 +18,7 @@ pub mod recorder;
 pub mod sources;
 
 pub use counts::{Buckets, Counts, Detail, SizeCounts};
-pub use family::{ClassicBuckets, Families, Histogram, LabelValues, Sample, Value};
+pub use family::{ClassicBuckets, Families, Histogram, LabelValues, NativeBuckets, Sample, Value};
 
 use streamhouse_abi::bucket;
 

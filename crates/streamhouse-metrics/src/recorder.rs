@@ -12,7 +12,7 @@ mod row;
 pub use collector::register;
 pub use row::{Event, Subject};
 
-use crate::sources::{Merge, of_gauge, of_site};
+use crate::sources::{Left, of_gauge, of_site};
 use crate::{Families, Label, LabelValues};
 use row::{Durations, Row, SiteRows};
 use std::collections::{BTreeMap, HashMap};
@@ -222,7 +222,7 @@ impl State {
         let ended = &mut self.ended;
         self.values.retain(|value| {
             let lives = Arc::strong_count(value) > 1;
-            if !lives && of_gauge(value.gauge).merge == Merge::AddAll {
+            if !lives && of_gauge(value.gauge).left == Left::Sum {
                 *ended.entry((value.gauge, value.labels.clone())).or_default() += value.get().unwrap_or(0);
             }
             lives

@@ -109,6 +109,8 @@ pub struct GaugeMetric {
     pub reading: Reading,
     /// How several slots with equal labels become one series.
     pub merge: Merge,
+    /// What of it outlives its process.
+    pub left: Left,
 }
 
 /// How a value of the state page becomes the metric's.
@@ -122,54 +124,78 @@ pub enum Reading {
     Since,
 }
 
-/// How slots with equal labels, of one or several processes, become one series.
+/// How slots with equal labels, of one or several running processes, become one series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merge {
-    /// The values of running processes are added: each holds a part. Nothing is left of a process that has gone.
-    AddLive,
-    /// The largest value of a running process. Nothing is left of a process that has gone.
-    MaxLive,
-    /// The values are added and kept when their process goes: a counter.
-    AddAll,
-    /// The smallest value of a running process that is not 0. Nothing is left of a process that has gone.
-    MinLive,
-    /// The latest update wins, and one of a running process wins over one that has gone.
+    /// The values are added: each holds a part.
+    Add,
+    /// The largest value.
+    Max,
+    /// The smallest value that is not 0.
+    Min,
+    /// The latest update.
     Latest,
+}
+
+/// What of a gauge outlives a process that ended without taking it back. A slot that is taken back leaves nothing, but for
+/// [`Left::Sum`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing, at once: whoever tells of its subject next is another process, maybe elsewhere.
+    Nothing,
+    /// That it is 0 now.
+    Zero,
+    /// The last value, until a running process tells of the same partition.
+    Last,
+    /// What it had added: a counter.
+    Sum,
 }
 
 /// The metric of a gauge.
 pub fn of_gauge(gauge: Gauge) -> GaugeMetric {
     use catalog as c;
-    let (metric, reading, merge) = match gauge {
-        Gauge::ProducerPendingRecords => (&c::PRODUCER_PENDING_RECORDS, Reading::Whole, Merge::AddLive),
-        Gauge::ConsumerLagRecords => (&c::CONSUMER_LAG_RECORDS, Reading::Whole, Merge::Latest),
-        Gauge::ConsumerLagMilliseconds => (&c::CONSUMER_LAG_SECONDS, Reading::Milliseconds, Merge::Latest),
-        Gauge::ConsumerLastCommittedOffset => {
-            (&c::CONSUMER_LAST_COMMITTED_OFFSET, Reading::Whole, Merge::Latest)
+    let (metric, reading, merge, left) = match gauge {
+        Gauge::ProducerPendingRecords => {
+            (&c::PRODUCER_PENDING_RECORDS, Reading::Whole, Merge::Add, Left::Zero)
         }
-        Gauge::ConsumerCurrentOffset => (&c::CONSUMER_CURRENT_OFFSET, Reading::Whole, Merge::Latest),
-        Gauge::AgentActivePartitions => (&c::AGENT_ACTIVE_PARTITIONS, Reading::Whole, Merge::AddLive),
-        Gauge::AgentActiveConnections => (&c::AGENT_ACTIVE_CONNECTIONS, Reading::Whole, Merge::AddLive),
-        Gauge::AgentLeaseRenewals => (&c::AGENT_LEASE_RENEWALS, Reading::Whole, Merge::AddAll),
-        Gauge::AgentReady => (&c::AGENT_READY, Reading::Whole, Merge::MaxLive),
-        Gauge::GroupLagRecords => (&c::GROUP_LAG_RECORDS, Reading::Whole, Merge::MaxLive),
-        Gauge::GroupLagMilliseconds => (&c::GROUP_LAG_SECONDS, Reading::Milliseconds, Merge::MaxLive),
-        Gauge::AgentUnflushedBytes => (&c::AGENT_UNFLUSHED_BYTES, Reading::Whole, Merge::AddLive),
-        Gauge::AgentUnflushedSince => (&c::AGENT_UNFLUSHED_AGE, Reading::Since, Merge::MinLive),
-        Gauge::AgentLeaseLosses => (&c::AGENT_LEASE_LOSSES, Reading::Whole, Merge::AddAll),
-        Gauge::AgentLeaseFencings => (&c::AGENT_LEASE_FENCINGS, Reading::Whole, Merge::AddAll),
-        Gauge::GroupCommittedOffset => (&c::GROUP_COMMITTED_OFFSET, Reading::Whole, Merge::MaxLive),
+        Gauge::ConsumerLagRecords => (&c::CONSUMER_LAG_RECORDS, Reading::Whole, Merge::Latest, Left::Nothing),
+        Gauge::ConsumerLagMilliseconds => {
+            (&c::CONSUMER_LAG_SECONDS, Reading::Milliseconds, Merge::Latest, Left::Nothing)
+        }
+        Gauge::ConsumerLastCommittedOffset => {
+            (&c::CONSUMER_LAST_COMMITTED_OFFSET, Reading::Whole, Merge::Latest, Left::Last)
+        }
+        Gauge::ConsumerCurrentOffset => {
+            (&c::CONSUMER_CURRENT_OFFSET, Reading::Whole, Merge::Latest, Left::Last)
+        }
+        Gauge::AgentActivePartitions => (&c::AGENT_ACTIVE_PARTITIONS, Reading::Whole, Merge::Add, Left::Zero),
+        Gauge::AgentActiveConnections => {
+            (&c::AGENT_ACTIVE_CONNECTIONS, Reading::Whole, Merge::Add, Left::Zero)
+        }
+        Gauge::AgentLeaseRenewals => (&c::AGENT_LEASE_RENEWALS, Reading::Whole, Merge::Add, Left::Sum),
+        Gauge::AgentReady => (&c::AGENT_READY, Reading::Whole, Merge::Max, Left::Zero),
+        Gauge::GroupLagRecords => (&c::GROUP_LAG_RECORDS, Reading::Whole, Merge::Max, Left::Nothing),
+        Gauge::GroupLagMilliseconds => {
+            (&c::GROUP_LAG_SECONDS, Reading::Milliseconds, Merge::Max, Left::Nothing)
+        }
+        Gauge::AgentUnflushedBytes => (&c::AGENT_UNFLUSHED_BYTES, Reading::Whole, Merge::Add, Left::Zero),
+        Gauge::AgentUnflushedSince => (&c::AGENT_UNFLUSHED_AGE, Reading::Since, Merge::Min, Left::Zero),
+        Gauge::AgentLeaseLosses => (&c::AGENT_LEASE_LOSSES, Reading::Whole, Merge::Add, Left::Sum),
+        Gauge::AgentLeaseFencings => (&c::AGENT_LEASE_FENCINGS, Reading::Whole, Merge::Add, Left::Sum),
+        Gauge::GroupCommittedOffset => {
+            (&c::GROUP_COMMITTED_OFFSET, Reading::Whole, Merge::Max, Left::Nothing)
+        }
     };
-    GaugeMetric { metric, reading, merge }
+    GaugeMetric { metric, reading, merge, left }
 }
 
 impl Merge {
-    /// The value of two, of running processes: `later` was updated after `earlier`.
+    /// The value of two: `later` was updated after `earlier`.
     pub fn of_two(self, earlier: u64, later: u64) -> u64 {
         match self {
-            Merge::AddLive | Merge::AddAll => earlier.saturating_add(later),
-            Merge::MaxLive => earlier.max(later),
-            Merge::MinLive => match (earlier, later) {
+            Merge::Add => earlier.saturating_add(later),
+            Merge::Max => earlier.max(later),
+            Merge::Min => match (earlier, later) {
                 (0, other) | (other, 0) => other,
                 (one, other) => one.min(other),
             },
@@ -235,8 +261,20 @@ mod tests {
     #[test]
     fn counters_of_the_page_are_kept_and_gauges_are_not_added_up_for_ever() {
         for gauge in Gauge::ALL {
-            let GaugeMetric { metric, merge, .. } = of_gauge(gauge);
-            assert_eq!(metric.kind == Kind::Counter, merge == Merge::AddAll, "{}", metric.name);
+            let GaugeMetric { metric, merge, left, .. } = of_gauge(gauge);
+            let is_counter = metric.kind == Kind::Counter;
+            assert_eq!(is_counter, left == Left::Sum, "{}", metric.name);
+            assert!(!is_counter || merge == Merge::Add, "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn what_another_process_may_go_on_with_has_a_partition() {
+        for gauge in Gauge::ALL {
+            let GaugeMetric { metric, left, .. } = of_gauge(gauge);
+            let of_a_group =
+                [Label::Group, Label::Partition].iter().all(|label| metric.labels.contains(label));
+            assert_eq!(of_a_group, matches!(left, Left::Nothing | Left::Last), "{}", metric.name);
         }
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use prost::Message;
 use streamhouse_abi::bucket;
 use streamhouse_metrics::{
-    ClassicBuckets, Families, Histogram as Counted, Kind, Metric as Catalogued, Sample, Value, catalog,
+    ClassicBuckets, Families, Histogram as Counted, Kind, Metric as Catalogued, NativeBuckets, Sample, Value,
+    catalog,
 };
 
 /// One family: the messages stand one behind the other, each after its length.
@@ -176,7 +177,7 @@ fn histogram(
         cumulative_count,
         upper_bound: index.map_or(f64::INFINITY, |index| metric.unit.bound(index)),
     });
-    let (positive_span, positive_delta) = native(counted, metric.unit.exponent_min());
+    let NativeBuckets { spans, deltas } = counted.native(metric.unit);
     Histogram {
         // The count is the sum of the buckets by construction: it is never stored beside them.
         sample_count: cumulative.last().map_or(0, |(_, count)| *count),
@@ -185,25 +186,8 @@ fn histogram(
         schema: bucket::SCHEMA.into(),
         zero_threshold: metric.unit.bound(0),
         zero_count: counted.buckets[0],
-        positive_span,
-        positive_delta,
+        positive_span: spans.into_iter().map(|(offset, length)| Span { offset, length }).collect(),
+        positive_delta: deltas,
         created,
     }
-}
-
-/// The native buckets that hold something. Bucket `i` of Prometheus' schema 3 ends at `2^(i/8)`.
-fn native(counted: &Counted, exponent_min: i32) -> (Vec<Span>, Vec<i64>) {
-    let (mut spans, mut deltas) = (Vec::<Span>::new(), Vec::new());
-    let (mut next, mut before) = (0, 0);
-    for (index, &count) in counted.buckets.iter().enumerate().skip(1).filter(|(_, count)| **count > 0) {
-        let index = 8 * exponent_min + index as i32;
-        match spans.last_mut() {
-            Some(span) if index == next => span.length += 1,
-            Some(_) => spans.push(Span { offset: index - next, length: 1 }),
-            None => spans.push(Span { offset: index, length: 1 }),
-        }
-        deltas.push(count.wrapping_sub(before) as i64);
-        (next, before) = (index + 1, count);
-    }
-    (spans, deltas)
 }

@@ -184,6 +184,8 @@ pub fn parse_slots(arena: &[u8], slot_bytes: usize) -> Slots {
             // Nothing is looked up any more, so what is looked up is bounded too.
             _ if slots.values.len() as u64 + slots.rejected >= PAGE_SLOTS_MAX as u64 => slots.rejected += 1,
             _ => match cells.slot(at, kind, cell) {
+                // It is published, and there is no value yet.
+                Some(value) if value.updated_ns == 0 => {}
                 Some(value) => slots.values.push(value),
                 None => slots.rejected += 1,
             },

@@ -315,27 +315,95 @@ fn equal_labels_of_two_processes_merge_by_meaning() {
 }
 
 #[test]
-fn the_last_values_of_a_process_outlive_it_for_a_while() {
+fn the_last_values_of_a_process_outlive_it_for_a_while_but_for_its_lag() {
     let mut writer = Writer::new(Role::Consumer, "c");
     let labels = writer.labels("g", "t", Some(0));
-    let lag = writer.slot(Gauge::ConsumerLagRecords, labels, 1, 5);
+    let offset = writer.slot(Gauge::ConsumerCurrentOffset, labels, 1, 5);
+    writer.slot(Gauge::ConsumerLagRecords, labels, 1, 3);
+    writer.slot(Gauge::GroupLagRecords, labels, 1, 3);
     writer.slot(Gauge::ProducerPendingRecords, labels, 1, 4);
     let file = writer.memfd();
     let (mut pages, mut room) = (Pages::default(), Room::default());
     let start = Instant::now();
     pages.add(1, page(file.try_clone().expect("cloned")));
-    pages.read(start, &mut room);
+    assert_eq!(pages.read(start, &mut room).series.len(), 4);
     // Written after the last scrape and before the exit was noticed.
-    store(&file, lag, 2, 6);
+    store(&file, offset, 2, 6);
     pages.exited(1, start, &mut room);
     let state = pages.read(start + Duration::from_secs(1), &mut room);
     assert_eq!(
         values(&state),
-        [(Gauge::ProducerPendingRecords, Some(0), 0), (Gauge::ConsumerLagRecords, Some(0), 6)]
+        [(Gauge::ProducerPendingRecords, Some(0), 0), (Gauge::ConsumerCurrentOffset, Some(0), 6)]
     );
     assert_eq!(state.processes.values().collect::<Vec<_>>(), [&false]);
     let state = pages.read(start + KEPT_AFTER_EXIT, &mut room);
     assert!(state.series.is_empty() && state.processes.is_empty());
+}
+
+#[test]
+fn an_agent_that_stands_still_is_not_ready_and_tells_nothing_of_others() {
+    let mut writer = Writer::new(Role::Agent, "a");
+    let lag = writer.labels("g", "t", Some(0));
+    let own = writer.labels("", "", None);
+    writer.slot(Gauge::GroupLagRecords, lag, 10, 200_000);
+    writer.slot(Gauge::AgentUnflushedBytes, own, 10, 7);
+    let ready = writer.slot(Gauge::AgentReady, own, 11, 1);
+    let file = writer.memfd();
+    let (mut pages, mut room) = (Pages::default(), Room::default());
+    let start = Instant::now();
+    pages.add(1, page(file.try_clone().expect("cloned")));
+    let says = |pages: &mut Pages, room: &mut Room, after: Duration| {
+        let state = pages.read(start + after, room);
+        state.series.iter().map(|(key, value)| (key.gauge, *value)).collect::<Vec<_>>()
+    };
+    let (bytes, lag) = ((Gauge::AgentUnflushedBytes, 7), (Gauge::GroupLagRecords, 200_000));
+    let all = [(Gauge::AgentReady, 1), lag, bytes];
+    let second = Duration::from_secs(1);
+    assert_eq!(says(&mut pages, &mut room, Duration::ZERO), all);
+    assert_eq!(says(&mut pages, &mut room, AGENT_SILENCE_MAX - second), all);
+    assert_eq!(says(&mut pages, &mut room, AGENT_SILENCE_MAX), [(Gauge::AgentReady, 0), bytes]);
+    // It goes on.
+    store(&file, ready, 12, 1);
+    assert_eq!(says(&mut pages, &mut room, AGENT_SILENCE_MAX + second), all);
+}
+
+#[test]
+fn a_slot_without_a_value_says_nothing() {
+    let mut writer = Writer::new(Role::Consumer, "c");
+    let labels = writer.labels("g", "t", Some(0));
+    let committed = writer.slot(Gauge::ConsumerLastCommittedOffset, labels, 0, 0);
+    let file = writer.memfd();
+    let (mut pages, mut room) = (Pages::default(), Room::default());
+    pages.add(1, page(file.try_clone().expect("cloned")));
+    let state = pages.read(Instant::now(), &mut room);
+    assert_eq!((state.series.len(), state.rejected), (0, BTreeMap::new()));
+    store(&file, committed, 1, 0);
+    assert_eq!(
+        values(&pages.read(Instant::now(), &mut room)),
+        [(Gauge::ConsumerLastCommittedOffset, Some(0), 0)]
+    );
+}
+
+#[test]
+fn what_was_said_of_a_partition_ends_when_another_process_speaks_of_it() {
+    let (mut pages, mut room) = (Pages::default(), Room::default());
+    let now = Instant::now();
+    let consumer = |id: &'static str, partitions: &[u32]| {
+        let mut writer = Writer::new(Role::Consumer, id);
+        for &partition in partitions {
+            let labels = writer.labels("g", "t", Some(partition));
+            writer.slot(Gauge::ConsumerCurrentOffset, labels, 1, 5);
+        }
+        writer.page()
+    };
+    pages.add(1, consumer("killed", &[0, 1]));
+    pages.exited(1, now, &mut room);
+    assert_eq!(pages.read(now, &mut room).series.len(), 2);
+    pages.add(2, consumer("successor", &[1]));
+    let state = pages.read(now, &mut room);
+    let told = |key: &GaugeKey| (key.labels.instance_id.to_string(), key.labels.partition);
+    let told: Vec<_> = state.series.keys().map(told).collect();
+    assert_eq!(told, [("killed".to_owned(), Some(0)), ("successor".to_owned(), Some(1))]);
 }
 
 #[test]

@@ -2,12 +2,15 @@
 
 use anyhow::{Result, ensure};
 use clap::Parser;
+use prometheus_client::encoding::prometheus_protobuf::{self, prometheus_data_model::MetricFamily};
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use streamhouse_agent::{Agent, Config, Flags};
-use streamhouse_client::{Admin, Consumer, ConsumerMetrics, Producer, ProducerMetrics, Retention};
+use streamhouse_client::{
+    Admin, Consumer, ConsumerBuilder, ConsumerMetrics, Producer, ProducerMetrics, Retention,
+};
 use streamhouse_metadata::SqliteMetadataStore;
 use streamhouse_tests::{Exposition, Response, get};
 
@@ -52,6 +55,11 @@ impl Clients {
     pub fn page(&self) -> Exposition {
         Exposition::parse(&self.text()).unwrap()
     }
+
+    /// As an application serves them that takes Prometheus' protobuf format.
+    pub fn protobuf(&self) -> Vec<MetricFamily> {
+        prometheus_protobuf::encode(&self.registry).unwrap()
+    }
 }
 
 impl World {
@@ -83,6 +91,11 @@ impl World {
 
     /// The same, under another id.
     pub async fn consumer_called(&self, id: &str) -> Consumer {
+        self.consumer_builder(id).build().await.unwrap()
+    }
+
+    /// A consumer of this id that will be counted.
+    pub fn consumer_builder(&self, id: &str) -> ConsumerBuilder {
         let objects = streamhouse_storage::open_local(&self.dir.path().join("objects")).unwrap();
         Consumer::builder()
             .group_id("billing")
@@ -91,9 +104,6 @@ impl World {
             .object_store(objects)
             .client_id(id)
             .metrics(Some(self.clients.consumers.clone()))
-            .build()
-            .await
-            .unwrap()
     }
 
     /// What producers and consumers serve, and what the agent does, as text.

@@ -118,6 +118,23 @@ async fn a_partition_that_another_member_reads_is_told_of_by_that_one_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_hangs_before_its_first_commit_says_nothing_any_more_and_its_group_stays_behind() {
+    let world = World::start().await;
+    let producer = world.producer().await;
+    send(&producer, 10).await;
+    let builder = world.consumer_builder("reader-1").heartbeat_interval(Duration::from_millis(50));
+    let builder = builder.session_timeout(Duration::from_secs(1)).max_poll_interval(Duration::from_secs(1));
+    let mut consumer = builder.build().await.unwrap();
+    read(&mut consumer, 10).await;
+    assert_eq!(own(&world.clients.page()), Some(10.0));
+    // Nobody polls: its partitions are given up, and what it knew of them is not said any more.
+    world.until("its own lag to go", |page| own(page).is_none()).await;
+    send(&producer, 5).await;
+    world.until("its group's lag", |page| group(page).is_some_and(|(records, _)| records == 15.0)).await;
+    drop(consumer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_is_deleted_has_no_lag_any_more() {
     let world = World::start().await;
     let producer = world.producer().await;

@@ -176,3 +176,42 @@ async fn names_are_exactly_those_of_the_catalog() {
         assert!(!family.ends_with("_total"), "OpenMetrics appends it to the samples: {family}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn protobuf_has_native_histograms_beside_the_classic_ones() {
+    let world = World::start().await;
+    let producer = world.producer().await;
+    for length in [1, 2, 3, 700, 70_000] {
+        producer.send("orders", None, &vec![7; length], Some(0)).await.unwrap().await.unwrap();
+    }
+    let families = world.clients.protobuf();
+    let histograms: Vec<_> = families
+        .iter()
+        .flat_map(|family| &family.metric)
+        .filter_map(|metric| metric.histogram.as_ref())
+        .collect();
+    assert_eq!(histograms.len(), 4, "what a producer observes");
+    for histogram in histograms {
+        assert_eq!((histogram.schema, histogram.sample_count), (3, 5));
+        // Buckets by index, each ending at 2^(index/8).
+        let mut native = Vec::new();
+        let (mut next, mut count) = (0, 0);
+        let mut deltas = histogram.positive_delta.iter();
+        for span in &histogram.positive_span {
+            next += span.offset;
+            for _ in 0..span.length {
+                count += deltas.next().unwrap();
+                native.push((next, count as u64));
+                next += 1;
+            }
+        }
+        assert_eq!(deltas.next(), None);
+        for classic in &histogram.bucket {
+            let within = native.iter().filter(|(index, _)| {
+                2f64.powf(f64::from(*index) / 8.0) <= classic.upper_bound * (1.0 + 1e-9)
+            });
+            let below: u64 = within.map(|(_, count)| count).sum();
+            assert_eq!(below + histogram.zero_count, classic.cumulative_count, "{}", classic.upper_bound);
+        }
+    }
+}

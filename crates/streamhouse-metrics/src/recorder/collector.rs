@@ -1,14 +1,16 @@
 //! How families reach a registry of prometheus-client.
 
 use super::Recorder;
-use crate::{ClassicBuckets, Families, Kind, Metric, Sample, Value, catalog};
+use crate::{ClassicBuckets, Families, Histogram, Kind, Metric, NativeBuckets, Sample, Unit, Value, catalog};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, LabelSetEncoder};
 use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{NativeHistogram, NativeHistogramBuckets};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
+use streamhouse_abi::bucket;
 
 /// Has a registry serve what `source` gives at each scrape, under the catalog's names: in a sub-registry with a prefix they
 /// would have others.
@@ -52,22 +54,31 @@ fn encode(mut encoder: MetricEncoder<'_>, metric: &Metric, sample: &Sample) -> f
         (Value::Real(number), Kind::Counter) => encoder.encode_counter::<NoLabelSet, _, f64>(number, None),
         (Value::Whole(number), _) => encoder.encode_gauge(number),
         (Value::Real(number), _) => encoder.encode_gauge(number),
-        (Value::Histogram(histogram), _) => {
-            // What prometheus-client wants is not cumulative.
-            let mut below = 0;
-            let mut count = 0;
-            let buckets =
-                histogram.cumulative(ClassicBuckets::default()).into_iter().map(|(index, cumulative)| {
-                    let bound = index.map_or(f64::INFINITY, |index| metric.unit.bound(index));
-                    let here = cumulative - below;
-                    below = cumulative;
-                    count = cumulative;
-                    (bound, here)
-                });
-            let buckets: Vec<_> = buckets.collect();
-            encoder.encode_histogram::<NoLabelSet>(metric.unit.sum(histogram.sum), count, &buckets, None)
-        }
+        (Value::Histogram(histogram), _) => encode_histogram(encoder, metric.unit, histogram),
     }
+}
+
+/// With classic buckets, and native ones for an encoder that has them.
+fn encode_histogram(mut encoder: MetricEncoder<'_>, unit: Unit, histogram: &Histogram) -> fmt::Result {
+    // What prometheus-client wants is not cumulative.
+    let mut count = 0;
+    let classic = histogram.cumulative(ClassicBuckets::default()).into_iter().map(|(index, cumulative)| {
+        let here = cumulative - count;
+        count = cumulative;
+        (index.map_or(f64::INFINITY, |index| unit.bound(index)), here)
+    });
+    let classic: Vec<_> = classic.collect();
+    let NativeBuckets { spans, deltas } = histogram.native(unit);
+    let native = NativeHistogram {
+        schema: bucket::SCHEMA.into(),
+        zero_threshold: unit.bound(0),
+        zero_count: histogram.buckets[0],
+        positive: NativeHistogramBuckets { spans: &spans, deltas: &deltas },
+        negative: NativeHistogramBuckets { spans: &[], deltas: &[] },
+        created: None,
+    };
+    let sum = unit.sum(histogram.sum);
+    encoder.encode_histogram_with_native::<NoLabelSet>(sum, count, &classic, None, native)
 }
 
 /// Labels with their values; those that are empty are left out, which is the same to Prometheus.
