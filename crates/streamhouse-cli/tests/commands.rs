@@ -55,6 +55,16 @@ fn a_topic_is_deleted_when_that_is_meant() {
 }
 
 #[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let log = Log::new();
+    log.ok(&["topic", "create", "orders"]);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = log.command(&["topic", "list", "--log", "trace", "--json"]).stderr(full).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), r#"[{"name":"orders","partitions":1}]"#);
+}
+
+#[test]
 fn wrong_topics_are_refused_with_what_to_do() {
     let log = Log::new();
     let reading: [&[&str]; 6] = [

@@ -84,6 +84,7 @@ pub use request::{Request, request};
 pub use scope::{Instance, Scope};
 pub use send::{Send, send};
 pub use started::Started;
+pub use streamhouse_abi::limits::AGENT_SILENCE_MAX;
 pub use streamhouse_abi::page::Gauge as GaugeId;
 pub use streamhouse_abi::{Method, Operation, Role, Site};
 pub use trace::TraceContext;

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
+use std::marker::PhantomData;
 use std::pin::pin;
 use tracing::{Instrument, Span};
 
@@ -102,7 +103,13 @@ impl TraceContext {
 
     /// Makes it current on this thread until what is returned is dropped.
     pub fn enter(self) -> Entered {
-        Entered { before: CURRENT.replace(Some(self)) }
+        Entered { before: CURRENT.replace(Some(self)), _on_its_thread: PhantomData }
+    }
+
+    /// Has `work` done with it current, in a span that log lines show.
+    pub fn within<T>(self, work: impl FnOnce() -> T) -> T {
+        let _entered = self.enter();
+        self.span().in_scope(work)
     }
 
     /// Makes it current whenever the future works, and has it work in a span that log lines show: `trace{trace_id=...}`.
@@ -115,9 +122,10 @@ impl TraceContext {
         .await
     }
 
-    /// The span that log lines show.
+    /// The span that log lines show, of the target `streamhouse::trace`.
     pub fn span(self) -> Span {
-        tracing::info_span!("trace", trace_id = %self.trace_id)
+        // At the highest level: who hides it would hide which trace the lines are of that are shown.
+        tracing::error_span!(target: "streamhouse::trace", "trace", trace_id = %self.trace_id)
     }
 }
 
@@ -128,10 +136,12 @@ impl fmt::Display for TraceContext {
     }
 }
 
-/// A context is current as long as this lives.
+/// A context is current on this thread as long as this lives.
 #[derive(Debug)]
 pub struct Entered {
     before: Option<TraceContext>,
+    /// Not to be sent: it would leave the context current where it began, and end another's.
+    _on_its_thread: PhantomData<*const ()>,
 }
 
 impl Drop for Entered {

@@ -11,6 +11,9 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Where a filter is looked for when no flag has one: the first that is set.
 const FILTER_VARIABLES: [&str; 2] = ["STREAMHOUSE_LOG", "RUST_LOG"];
+/// Lets the span of a trace through whatever the filter says, so that each line that is shown shows its trace. Nothing else
+/// has this target.
+const TRACE_SPAN: &str = "streamhouse::trace=error";
 
 /// What the log shows, and how.
 #[derive(Args, Clone, Debug, Default)]
@@ -71,7 +74,10 @@ impl LogArgs {
     where
         W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
     {
-        let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+        let filter = filter.add_directive(TRACE_SPAN.parse().expect("it is a directive"));
+        // A line that cannot be written is lost. By default that is told on standard error, where `eprintln` panics.
+        let lines =
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
         match self.log_format {
             LogFormat::Text => Box::new(lines.with_ansi(colours).finish()),
             LogFormat::Json => Box::new(lines.json().flatten_event(true).with_span_list(false).finish()),
@@ -98,14 +104,15 @@ mod tests {
         }
     }
 
-    fn logged(log_format: LogFormat) -> String {
+    fn logged(log_format: LogFormat, filter: &str) -> String {
         let lines = Lines::default();
         let arguments = LogArgs { log: None, log_format };
-        let filter = arguments.filter("info", |_| None).expect("a filter");
+        let filter = arguments.filter(filter, |_| None).expect("a filter");
         let kept = lines.clone();
         let subscriber = arguments.subscriber(filter, move || kept.clone(), false);
         tracing::subscriber::with_default(subscriber, || {
-            let _span = tracing::info_span!("trace", trace_id = "0af7").entered();
+            let _span =
+                tracing::error_span!(target: "streamhouse::trace", "trace", trace_id = "0af7").entered();
             tracing::warn!(records = 7, "a batch failed");
             tracing::debug!("not shown");
         });
@@ -115,12 +122,16 @@ mod tests {
 
     #[test]
     fn lines_show_their_trace_in_either_format() {
-        let text = logged(LogFormat::Text);
-        assert!(
-            text.contains("WARN trace{trace_id=\"0af7\"}") && text.contains("a batch failed records=7"),
-            "{text}"
-        );
-        let json = logged(LogFormat::Json);
+        for filter in ["info", "warn", "off,streamhouse_logs=warn", "streamhouse=off,streamhouse_logs=debug"]
+        {
+            let text = logged(LogFormat::Text, filter);
+            assert!(
+                text.contains("WARN trace{trace_id=\"0af7\"}") && text.contains("a batch failed records=7"),
+                "{filter}: {text}"
+            );
+        }
+        assert_eq!(logged(LogFormat::Text, "error"), "", "the span alone is no line");
+        let json = logged(LogFormat::Json, "info");
         assert_eq!(json.lines().count(), 1, "{json}");
         let line: serde_json::Value = serde_json::from_str(&json).expect("an object");
         assert_eq!(line["message"], "a batch failed");

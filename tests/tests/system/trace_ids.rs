@@ -40,8 +40,9 @@ pub(crate) fn from_producer_to_put(cluster: &Cluster) -> Result<()> {
         Ok(())
     })?;
 
-    // Every log line of what fails shows its trace too, on both sides.
+    // Every log line of what fails shows its trace too, on both sides, also where only warnings are logged.
     s3.set(&Faults { error_percent: 100, ..Faults::default() })?;
+    cluster.environment[0].1 = "warn".to_owned();
     let failed = produce(&cluster, "failed", false)?;
     let of_line = |lines: &[Value], message: &str| -> BTreeSet<String> {
         let those =

@@ -41,10 +41,8 @@ where
     }
 
     fn call(&mut self, asked: http::Request<B>) -> Self::Future {
-        let trace =
-            asked.headers().get(TRACEPARENT).and_then(|header| TraceContext::parse(header.to_str().ok()?));
-        // Also without a header: the log lines of a request belong together.
-        let trace = trace.map_or_else(TraceContext::new, |caller| caller.child());
+        // Also without a context: the log lines of a request belong together.
+        let trace = caller(asked.headers()).map_or_else(TraceContext::new, |caller| caller.child());
         let end = End {
             scope: Arc::clone(&self.scope),
             trace,
@@ -52,8 +50,17 @@ where
             started: request::start(),
             status: ErrorKind::Retry.number(),
         };
-        Telling { inner: trace.of(self.inner.call(asked)).boxed(), end: Some(end) }
+        // What refuses a request does so before there is a future.
+        let answer = trace.within(|| self.inner.call(asked));
+        Telling { inner: trace.of(answer).boxed(), end: Some(end) }
     }
+}
+
+/// The caller's context. Several are none: they do not say which is the caller's.
+fn caller(headers: &http::HeaderMap) -> Option<TraceContext> {
+    let mut contexts = headers.get_all(TRACEPARENT).iter();
+    let (context, None) = (contexts.next()?, contexts.next()) else { return None };
+    TraceContext::parse(context.to_str().ok()?)
 }
 
 fn method(path: &str) -> Method {

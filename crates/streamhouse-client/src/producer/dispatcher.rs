@@ -313,7 +313,8 @@ impl Drop for Dispatcher {
         for lane in lanes {
             for batch in lane.abandon() {
                 let records = batch.records();
-                tracing::error!(partition = %lane.partition, records, "records were lost: the runtime shut down");
+                let trace = batch.trace.span();
+                tracing::error!(parent: &trace, partition = %lane.partition, records, "records were lost: the runtime shut down");
                 self.shared.end(&lane, batch, Err(ClientError::Closed));
             }
         }
