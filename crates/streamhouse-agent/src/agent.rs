@@ -1,7 +1,7 @@
 //! The agent: its tasks, from start to shutdown.
 
 use crate::config::Config;
-use crate::engine::Engine;
+use crate::engine::{Engine, Seen};
 use crate::error::StartError;
 use crate::{grpc, http};
 use futures::future::{FutureExt, select_all};
@@ -37,7 +37,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts an agent on its stores. When it returns, the agent listens and has taken its share of what nobody leases: on a
+    /// Starts an agent on its stores. `/health` is answered from the beginning. When it returns, the agent listens and has taken its share of what nobody leases: on a
     /// metadata store that agents do not share that is everything, its dead predecessor's leases among them.
     ///
     /// # Errors
@@ -45,14 +45,14 @@ impl Agent {
     /// When another agent runs on the metadata store and they cannot share it, or lives under the same id, when a store
     /// cannot be opened or written, or an address cannot be listened on. The message says what to do.
     pub async fn start(config: Config) -> Result<Agent, StartError> {
-        let listeners = Listeners::bind(&config).await?;
+        let front = Front::open(&config).await?;
         let AgentStore { store: metadata, lock } = config.metadata_url.open_for_agent().await?;
         let objects = config.object_store_url.create()?;
         if lock.is_some() {
             // Its last holder is dead, so nobody writes under these leases any more.
             forget_all(&*metadata).await?;
         }
-        Agent::launch(config, metadata, objects, listeners, lock).await
+        Agent::launch(config, metadata, objects, front, lock).await
     }
 
     /// Starts an agent on stores that are open already, which it may share with other agents.
@@ -65,33 +65,31 @@ impl Agent {
         metadata: Arc<dyn MetadataStore>,
         objects: Arc<dyn ObjectStore>,
     ) -> Result<Agent, StartError> {
-        let listeners = Listeners::bind(&config).await?;
-        Agent::launch(config, metadata, objects, listeners, None).await
+        let front = Front::open(&config).await?;
+        Agent::launch(config, metadata, objects, front, None).await
     }
 
     async fn launch(
         config: Config,
         metadata: Arc<dyn MetadataStore>,
         objects: Arc<dyn ObjectStore>,
-        listeners: Listeners,
+        front: Front,
         lock: Option<AgentLock>,
     ) -> Result<Agent, StartError> {
-        let address = config.advertise_address.clone().unwrap_or_else(|| listeners.grpc_address.to_string());
-        let (engine, work) = Engine::start(&config, address, metadata, objects).await?;
-        let [stop_grpc, stop_http] = [(); 2].map(|()| CancellationToken::new());
+        let Front { grpc, grpc_address, http_address, seen, stop_http, http_task } = front;
+        let address = config.advertise_address.clone().unwrap_or_else(|| grpc_address.to_string());
+        let (engine, work) = Engine::start_seen(&config, address, metadata, objects, seen).await?;
+        let stop_grpc = CancellationToken::new();
         let flush_task = spawn(work.flushes.map(Ok::<_, Never>));
         let lease_task = spawn(work.leases);
         let background_tasks =
             [work.trials, work.upkeep, work.lags].map(|work| spawn(work.map(Ok::<_, Never>)));
         let (instance, service) = (engine.instance.clone(), Arc::clone(&engine.service));
         let stop = stop_grpc.clone().cancelled_owned();
-        let grpc_task = spawn(grpc::serve(listeners.grpc, instance, service, (&config).into(), stop));
-        let stop = stop_http.clone().cancelled_owned();
-        let http_task =
-            spawn(http::serve(listeners.http, engine.readiness.clone(), engine.metrics.clone(), stop));
+        let grpc_task = spawn(grpc::serve(grpc, instance, service, (&config).into(), stop));
         Ok(Agent {
-            grpc_address: listeners.grpc_address,
-            http_address: listeners.http_address,
+            grpc_address,
+            http_address,
             lease_term: config.lease_term,
             engine,
             stop_grpc,
@@ -135,6 +133,7 @@ impl Agent {
     /// Takes nothing new, answers what is under way, gives the leases back and ends. Takes at most two lease terms and a
     /// third.
     pub async fn shutdown(self) {
+        self.engine.ends();
         self.stop_grpc.cancel();
         let limit = self.lease_term * DRAIN_TERMS;
         if timeout(limit, self.grpc_task).await.is_err() {
@@ -161,20 +160,25 @@ async fn forget_all(metadata: &dyn MetadataStore) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The sockets, bound before anything is created or changed. Who connects before the agent serves waits, and hears
-/// nothing until it does.
-struct Listeners {
+/// What the world sees first: both sockets, bound before anything is created or changed, and the answers of HTTP, which do
+/// not wait for stores. Who connects to gRPC waits, and hears nothing until the agent serves.
+struct Front {
     grpc: TcpListener,
-    http: TcpListener,
     grpc_address: SocketAddr,
     http_address: SocketAddr,
+    seen: Seen,
+    stop_http: CancellationToken,
+    http_task: Task,
 }
 
-impl Listeners {
-    async fn bind(config: &Config) -> Result<Listeners, StartError> {
+impl Front {
+    async fn open(config: &Config) -> Result<Front, StartError> {
         let (grpc, grpc_address) = bind(config.grpc_listen_address, "--grpc-listen-address").await?;
         let (http, http_address) = bind(config.http_listen_address, "--http-listen-address").await?;
-        Ok(Listeners { grpc, http, grpc_address, http_address })
+        let (seen, stop_http) = (Seen::new(), CancellationToken::new());
+        let stop = stop_http.clone().cancelled_owned();
+        let http_task = spawn(http::serve(http, seen.clone(), stop));
+        Ok(Front { grpc, grpc_address, http_address, seen, stop_http, http_task })
     }
 }
 

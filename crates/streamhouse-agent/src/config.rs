@@ -7,6 +7,7 @@ use streamhouse_core::{
     AgentId, AsTyped, InvalidName,
     limits::{INSTANCE_ID_BYTES_MAX, MESSAGE_BYTES_MAX},
 };
+use streamhouse_hooks::AGENT_SILENCE_MAX;
 use streamhouse_logs::LogArgs;
 use streamhouse_metadata::MetadataUrl;
 use streamhouse_storage::ObjectStoreUrl;
@@ -37,6 +38,9 @@ pub(crate) const ORPHAN_GRACE_DEFAULT: Duration = Duration::from_secs(600);
 
 /// Lease terms after which no commit of an object can come any more, with much to spare (invariant 5).
 const GRACE_TERMS: u32 = 10;
+/// Longest interval of sweeps: an agent says with each that it lives.
+const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(60);
+const _: () = assert!(2 * SWEEP_INTERVAL_MAX.as_secs() <= AGENT_SILENCE_MAX.as_secs());
 /// Longest interval of upkeep: the duty lasts three, and a day at most.
 const UPKEEP_INTERVAL_MAX: Duration = Duration::from_secs(8 * 60 * 60);
 /// The least grace time with PostgreSQL. It lets a statement take ten seconds and a transaction stand idle for five, so a
@@ -180,9 +184,12 @@ pub enum ConfigError {
         /// The heartbeat.
         heartbeat: Duration,
     },
-    /// An interval of zero.
-    #[error("--sweep-interval must be at least 1ms: the agent would do nothing but sweep")]
-    SweepZero,
+    /// An interval of zero, or one so long that the agent would be taken for one that stands still.
+    #[error(
+        "--sweep-interval must be at least 1ms, or the agent would do nothing but sweep, and at most {}, or it would be taken for one that stands still",
+        AsTyped(SWEEP_INTERVAL_MAX)
+    )]
+    SweepRange,
     /// Upkeep without a pause, or hardly ever.
     #[error(
         "--upkeep-interval {} must be from 1ms to 8 hours: that is how long what nobody needs may stay",
@@ -268,11 +275,11 @@ impl TryFrom<Flags> for Config {
 
 fn check_intervals(flags: &Flags) -> Result<(), ConfigError> {
     let (term, heartbeat, sweep) = (flags.lease_term, flags.heartbeat_interval, flags.sweep_interval);
-    if sweep.is_zero() {
-        return Err(ConfigError::SweepZero);
-    }
     if sweep > heartbeat {
         return Err(ConfigError::SweepInterval { sweep, heartbeat });
+    }
+    if sweep.is_zero() || sweep > SWEEP_INTERVAL_MAX {
+        return Err(ConfigError::SweepRange);
     }
     if term < heartbeat * HEARTBEATS_PER_TERM {
         return Err(ConfigError::LeaseTerm { term, heartbeat });
@@ -393,7 +400,7 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused_with_the_reason() {
-        let cases: [(&[&str], &str); 13] = [
+        let cases: [(&[&str], &str); 14] = [
             (
                 &["--lease-term", "8999ms"],
                 "--lease-term 8999ms is shorter than 3 times --heartbeat-interval 3s",
@@ -401,6 +408,7 @@ mod tests {
             (&["--lease-term", "0s"], "--lease-term 0s is shorter"),
             (&["--sweep-interval", "4s"], "heartbeats go out with sweeps"),
             (&["--sweep-interval", "0ms"], "at least 1ms"),
+            (&["--sweep-interval=61s", "--heartbeat-interval=61s", "--lease-term=4m"], "at most 1m"),
             (&["--orphan-grace", "99s"], "--orphan-grace 99s is less than 10 times --lease-term 10s"),
             (
                 &[

@@ -37,10 +37,23 @@ const COMMANDS_MAX: usize = 1024;
 pub struct Engine {
     pub(crate) instance: Instance,
     pub(crate) service: Arc<Service>,
-    pub(crate) readiness: Readiness,
-    pub(crate) metrics: Metrics,
+    readiness: Readiness,
     flusher: mpsc::Sender<Command>,
     stop_leases: CancellationToken,
+}
+
+/// What is seen of an engine from outside, also while it starts.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) readiness: Readiness,
+    pub(crate) metrics: Metrics,
+}
+
+impl Seen {
+    /// What there is to see of an engine that has not started.
+    pub(crate) fn new() -> Seen {
+        Seen { readiness: Readiness::new(), metrics: Metrics::new() }
+    }
 }
 
 /// What an engine does by and by: nothing of it happens unless these futures are polled, each on its own or all together.
@@ -75,13 +88,22 @@ impl Engine {
         metadata: Arc<dyn MetadataStore>,
         objects: Arc<dyn ObjectStore>,
     ) -> Result<(Engine, Work), StartError> {
-        let metrics = Metrics::new();
+        Engine::start_seen(config, address, metadata, objects, Seen::new()).await
+    }
+
+    /// [`start`](Self::start) for who wants to see it start.
+    pub(crate) async fn start_seen(
+        config: &Config,
+        address: String,
+        metadata: Arc<dyn MetadataStore>,
+        objects: Arc<dyn ObjectStore>,
+        Seen { readiness, metrics }: Seen,
+    ) -> Result<(Engine, Work), StartError> {
         let instance = metrics.of(Instance::new(Role::Agent, config.agent_id.as_str(), ""));
         let segments = SegmentStore::new(objects, &instance);
         check_writable(&segments, config.lease_term).await?;
         let (flusher, commands) = mpsc::channel(COMMANDS_MAX);
         let (lease_events, events) = mpsc::unbounded_channel();
-        let readiness = Readiness::new();
         let wanted = Arc::new(Notify::new());
         let (leased, leases) = watch::channel(Arc::default());
         let tools = Tools {
@@ -138,7 +160,7 @@ impl Engine {
         let (agent, scope) = (config.agent_id.clone(), instance.scope("", None));
         let (flushes, unflushed) = (flusher.clone(), Unflushed::new(&instance));
         let service = Arc::new(Service { agent, metadata, flusher: flushes, wanted, scope, unflushed });
-        Ok((Engine { instance, service, readiness, metrics, flusher, stop_leases }, work))
+        Ok((Engine { instance, service, readiness, flusher, stop_leases }, work))
     }
 
     /// Answers a producer, once every batch is in the log or refused.
@@ -148,6 +170,11 @@ impl Engine {
     /// When the request as a whole cannot be taken.
     pub async fn produce(&self, request: ProduceRequest) -> Result<ProduceResponse, Status> {
         self.service.produce(Request::new(request)).await.map(tonic::Response::into_inner)
+    }
+
+    /// Is not ready from now on; what comes all the same is taken until [`drain`](Self::drain).
+    pub(crate) fn ends(&self) {
+        self.readiness.ends();
     }
 
     /// Takes nothing new; the flushes end when everything is answered.

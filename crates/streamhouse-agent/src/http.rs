@@ -1,6 +1,7 @@
 //! `/health`: the process runs. `/ready`: it takes records. `/metrics`: what it counts.
 
 use crate::connections::{Incoming, Rules};
+use crate::engine::Seen;
 use crate::metrics::{self, Metrics};
 use crate::readiness::Readiness;
 use axum::extract::State;
@@ -30,8 +31,7 @@ const TEXT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Serves until `stop`.
 pub(crate) async fn serve(
     listener: TcpListener,
-    readiness: Readiness,
-    metrics: Metrics,
+    Seen { readiness, metrics }: Seen,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let routes = Router::new()

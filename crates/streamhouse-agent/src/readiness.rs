@@ -12,6 +12,8 @@ pub(crate) struct Readiness(Arc<Mutex<State>>);
 struct State {
     leases: Leases,
     outage: Option<Outage>,
+    /// It takes nothing new, though it may hold leases for a while.
+    is_ending: bool,
 }
 
 /// The last flush, or the last trial after it, failed.
@@ -63,7 +65,7 @@ impl fmt::Display for Reason {
 impl Readiness {
     /// That of an agent that starts.
     pub(crate) fn new() -> Readiness {
-        let state = State { leases: Leases::None(Reason::Starting), outage: None };
+        let state = State { leases: Leases::None(Reason::Starting), outage: None, is_ending: false };
         Readiness(Arc::new(Mutex::new(state)))
     }
 
@@ -71,9 +73,21 @@ impl Readiness {
         self.state().leases = leases;
     }
 
+    /// The agent takes nothing new from now on.
+    pub(crate) fn ends(&self) {
+        self.state().is_ending = true;
+    }
+
     /// Records cannot be stored or committed.
     pub(crate) fn failed(&self, error: &impl ToString) {
         self.state().outage = Some(Outage { error: error.to_string(), since: Instant::now() });
+    }
+
+    /// It was tried whether they can be again, and they cannot; unless some were meanwhile.
+    pub(crate) fn still_failing(&self, error: &impl ToString) {
+        if let Some(outage) = &mut self.state().outage {
+            *outage = Outage { error: error.to_string(), since: Instant::now() };
+        }
     }
 
     /// Records are stored and committed.
@@ -98,6 +112,9 @@ impl Readiness {
     /// Why none can.
     pub(crate) fn check(&self, now: Instant) -> Result<usize, Reason> {
         let state = self.state();
+        if state.is_ending {
+            return Err(Reason::ShuttingDown);
+        }
         match (&state.leases, &state.outage) {
             (Leases::None(reason), _) => Err(reason.clone()),
             (Leases::Held { until, .. }, _) if *until <= now => Err(Reason::Expired),
@@ -138,7 +155,18 @@ mod tests {
         readiness.recovered(readiness.outage().unwrap());
         assert_eq!(readiness.check(now), Ok(3));
         readiness.failed(&"full");
+        readiness.still_failing(&"full still");
+        assert_eq!(readiness.check(now), failed("full still"));
         readiness.succeeded();
+        readiness.still_failing(&"a trial that took long");
         assert_eq!((readiness.outage(), readiness.check(now)), (None, Ok(3)));
+    }
+
+    #[test]
+    fn an_agent_that_ends_is_not_ready_whatever_it_holds() {
+        let (readiness, now) = (Readiness::new(), Instant::now());
+        readiness.ends();
+        readiness.leases(Leases::Held { partitions: 3, until: now + Duration::from_secs(1) });
+        assert_eq!(readiness.check(now), Err(Reason::ShuttingDown));
     }
 }

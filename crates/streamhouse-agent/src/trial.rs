@@ -48,7 +48,7 @@ impl Trials {
             };
             match self.write().await {
                 Ok(()) => self.readiness.recovered(outage),
-                Err(error) => self.readiness.failed(&error),
+                Err(error) => self.readiness.still_failing(&error),
             }
         }
     }
