@@ -1,11 +1,11 @@
 //! Where a consumer is in one partition, and how it reads on from there.
 
-use crate::consumer::{ConsumedRecord, OffsetReset};
+use crate::consumer::{ConsumedRecord, OffsetReset, told::Told};
 use crate::error::{ClientError, Result};
 use std::collections::VecDeque;
 use std::{sync::Arc, time::Duration};
 use streamhouse_core::{Clock, ErrorKind, Record, SystemClock, TopicPartition};
-use streamhouse_hooks::{Gauge, GaugeId, Instance, Poll, Scope, Started, poll};
+use streamhouse_hooks::{Instance, Poll, Scope, Started, poll};
 use streamhouse_metadata::{ClientStore, GroupOffset, SegmentRange, Watermarks};
 use streamhouse_storage::{PartitionReader, RangeLocation, SegmentStore, StorageError};
 use tokio::time::Instant;
@@ -44,7 +44,7 @@ pub(crate) struct Cursor {
     /// Where the ranges were listed again because an object was gone.
     relisted: Option<u64>,
     scope: Arc<Scope>,
-    gauges: Gauges,
+    told: Arc<Told>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,13 +52,6 @@ struct Leaving {
     since: Instant,
     /// Whether a poll has returned because of it.
     told: bool,
-}
-
-struct Gauges {
-    lag_records: Gauge,
-    lag_milliseconds: Gauge,
-    committed: Gauge,
-    current: Gauge,
 }
 
 /// How much a poll may still take.
@@ -74,7 +67,6 @@ impl Cursor {
         let Source { instance, segments, reset } = source;
         let GroupOffset { partition, watermarks, .. } = start;
         let (topic, number) = (partition.topic.as_str(), Some(partition.partition));
-        let gauge = |id| instance.gauge(id, topic, number);
         let mut cursor = Cursor {
             partition: partition.clone(),
             generation,
@@ -90,12 +82,7 @@ impl Cursor {
             segments: segments.clone(),
             relisted: None,
             scope: Arc::new(instance.scope(topic, number)),
-            gauges: Gauges {
-                lag_records: gauge(GaugeId::ConsumerLagRecords),
-                lag_milliseconds: gauge(GaugeId::ConsumerLagMilliseconds),
-                committed: gauge(GaugeId::ConsumerLastCommittedOffset),
-                current: gauge(GaugeId::ConsumerCurrentOffset),
-            },
+            told: Arc::new(Told::new(instance, partition)),
         };
         cursor.fetched = start.committed.unwrap_or_else(|| reset.offset(*watermarks));
         cursor.keep_within(*watermarks);
@@ -103,6 +90,11 @@ impl Cursor {
         cursor.start = cursor.fetched;
         cursor.progress(start, SystemClock.monotonic_ns());
         cursor
+    }
+
+    /// What it tells of the partition.
+    pub(crate) fn told(&self) -> &Arc<Told> {
+        &self.told
     }
 
     /// Whether records are known to be there, and to be read here.
@@ -167,19 +159,14 @@ impl Cursor {
     pub(crate) fn hand_over(&mut self, now_ns: u64) {
         if self.position != self.fetched {
             self.position = self.fetched;
-            self.gauges.current.set(self.position, now_ns);
+            self.told.position(self.position, now_ns);
         }
     }
 
     /// Takes news of how far the group is.
     pub(crate) fn progress(&mut self, offset: &GroupOffset, now_ns: u64) {
         self.committed = offset.committed;
-        self.gauges.lag_records.set(offset.lag_records, now_ns);
-        self.gauges.lag_milliseconds.set(offset.lag.as_millis() as u64, now_ns);
-        self.gauges.current.set(self.position, now_ns);
-        if let Some(committed) = offset.committed {
-            self.gauges.committed.set(committed, now_ns);
-        }
+        self.told.progress(offset, self.position, now_ns);
     }
 
     /// Applies the reset policy when the position can no longer be read.

@@ -4,6 +4,7 @@
 //! is never older than what it was told of its own claims; and they are made to their end, whoever stops waiting.
 
 use super::seen::Seen;
+use super::told::ToldByClaim;
 use crate::error::{ClientError, Result};
 use crate::lock;
 use std::sync::{Arc, Mutex};
@@ -71,6 +72,7 @@ pub(crate) struct Keeper {
     standing: watch::Sender<Standing>,
     /// When the consumer was last used.
     used: Arc<Mutex<Instant>>,
+    told: Arc<ToldByClaim>,
     /// When the group is looked at next; `None` while it is not a member.
     next: Option<Instant>,
     pause: Duration,
@@ -82,9 +84,10 @@ impl Keeper {
         orders: mpsc::UnboundedReceiver<Order>,
         standing: watch::Sender<Standing>,
         used: Arc<Mutex<Instant>>,
+        told: Arc<ToldByClaim>,
     ) -> Keeper {
         let pause = seat.heartbeat;
-        Keeper { seat, orders, standing, used, next: None, pause }
+        Keeper { seat, orders, standing, used, told, next: None, pause }
     }
 
     /// Works until the consumer leaves, or is dropped: then it takes it out of the group.
@@ -186,6 +189,7 @@ impl Keeper {
             Place::Out(_) => true,
         };
         let seen = Seen::new(view, member, topics);
+        self.told.retain(|partition, generation| seen.holds(partition, generation));
         self.pause = if seen.is_settled() {
             *heartbeat
         } else if changed {
@@ -216,6 +220,7 @@ impl Keeper {
         let Seat { group, member, .. } = &self.seat;
         tracing::warn!(%group, %member, %reason, "a consumer has lost its place in its group");
         self.next = None;
+        self.told.retain(|_, _| false);
         let standing = Standing { place: Place::Out(reason), until: Instant::now(), trouble: None };
         self.standing.send_replace(standing);
     }

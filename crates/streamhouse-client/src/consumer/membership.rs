@@ -1,6 +1,7 @@
 //! A consumer's side of its membership: what it asks of the keeper, and what it learns from it.
 
 use super::keeper::{Deed, Keeper, Order, Place, Seat, Standing};
+use super::told::ToldByClaim;
 use crate::error::{ClientError, Result};
 use crate::lock;
 use std::sync::{Arc, Mutex};
@@ -20,6 +21,8 @@ pub(crate) struct Membership {
     /// An order's answer that is waited for, also across cancelled calls.
     pending: Option<oneshot::Receiver<Result<Vec<Claimed>>>>,
     used: Arc<Mutex<Instant>>,
+    /// What is told of claimed partitions.
+    pub(crate) told: Arc<ToldByClaim>,
 }
 
 impl Membership {
@@ -29,9 +32,10 @@ impl Membership {
         let now = Instant::now();
         let place = Place::Out("it has not joined yet".into());
         let (publisher, standing) = watch::channel(Standing { place, until: now, trouble: None });
-        let used = Arc::new(Mutex::new(now));
-        tokio::spawn(Keeper::new(seat.clone(), received, publisher, Arc::clone(&used)).run());
-        Membership { seat, orders, standing, behind: true, pending: None, used }
+        let (used, told) = (Arc::new(Mutex::new(now)), Arc::<ToldByClaim>::default());
+        let keeper = Keeper::new(seat.clone(), received, publisher, Arc::clone(&used), Arc::clone(&told));
+        tokio::spawn(keeper.run());
+        Membership { seat, orders, standing, behind: true, pending: None, used, told }
     }
 
     /// Tells the keeper that the consumer is in use.

@@ -7,6 +7,7 @@ mod membership;
 mod offsets;
 mod rebalance;
 mod seen;
+mod told;
 
 pub use builder::{ConsumerBuilder, OffsetReset};
 
@@ -40,6 +41,8 @@ const WATERMARKS_AGE_MAX: Duration = Duration::from_millis(100);
 const TOPICS_AGE_MAX: Duration = Duration::from_secs(1);
 /// How often the lag is published while a consumer polls.
 const PROGRESS_EVERY: Duration = Duration::from_secs(30);
+/// How soon it is tried again when it could not be read.
+const PROGRESS_AGAIN: Duration = Duration::from_secs(1);
 
 /// Reads topics for a group.
 ///
@@ -76,7 +79,8 @@ pub struct Consumer {
     /// What the next commit has to tell.
     lost: Lost,
     watermarks_seen: Instant,
-    progress_seen: Instant,
+    /// When the lag is to be published next.
+    progress_due: Instant,
     /// When it was last looked whether topics are there.
     topics_seen: Instant,
     auto_commit: Option<Duration>,
@@ -128,7 +132,7 @@ impl Consumer {
             error: None,
             lost: Lost::default(),
             watermarks_seen: now,
-            progress_seen: now,
+            progress_due: now + PROGRESS_EVERY,
             topics_seen: now,
             auto_commit,
             committed_at: now,

@@ -2,7 +2,7 @@
 
 use crate::consumer::keeper::reason;
 use crate::consumer::rebalance::Lost;
-use crate::consumer::{Consumer, PROGRESS_EVERY};
+use crate::consumer::{Consumer, PROGRESS_AGAIN, PROGRESS_EVERY};
 use crate::error::{ClientError, Result};
 use streamhouse_core::{Clock, ErrorKind, Partition, SystemClock, TopicPartition};
 use streamhouse_metadata::{GroupOffset, OffsetCommit};
@@ -61,7 +61,6 @@ impl Consumer {
                 return Err(self.lose_deleted(&error).await.map_or(error, |(_, deleted)| deleted));
             }
         }
-        self.progress_seen = Instant::now();
         if let Err(error) = self.look_at_progress().await {
             // What was asked for is done; the next look publishes it.
             tracing::debug!(%error, "the lag could not be read after a commit");
@@ -131,12 +130,11 @@ impl Consumer {
         }
     }
 
-    /// Publishes the lag when it was not for a while. A failure is no reason to stop reading.
+    /// Publishes the lag when it is due. A failure is no reason to stop reading.
     pub(super) async fn refresh_progress(&mut self) {
-        if self.cursors.is_empty() || self.progress_seen.elapsed() < PROGRESS_EVERY {
+        if self.cursors.is_empty() || Instant::now() < self.progress_due {
             return;
         }
-        self.progress_seen = Instant::now();
         if let Err(error) = self.look_at_progress().await {
             tracing::warn!(%error, "the lag could not be read; it is published as it was");
         }
@@ -147,7 +145,10 @@ impl Consumer {
             return Ok(());
         }
         let partitions: Vec<_> = self.cursors.iter().map(|cursor| cursor.partition.clone()).collect();
-        let offsets = self.store.group_offsets(&self.group, &partitions).await?;
+        let offsets = self.store.group_offsets(&self.group, &partitions).await;
+        let pause = if offsets.is_ok() { PROGRESS_EVERY } else { PROGRESS_AGAIN };
+        self.progress_due = Instant::now() + pause;
+        let offsets = offsets?;
         let now_ns = SystemClock.monotonic_ns();
         for (cursor, offset) in self.cursors.iter_mut().zip(&offsets) {
             cursor.progress(offset, now_ns);

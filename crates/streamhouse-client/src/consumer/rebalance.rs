@@ -98,6 +98,9 @@ impl Consumer {
         }
         let begin = |Claimed { offset, generation }: &Claimed| Cursor::new(&self.source, offset, *generation);
         let cursors: Vec<_> = claimed.iter().map(begin).collect();
+        for cursor in &cursors {
+            membership.told.add(&cursor.partition, cursor.generation, cursor.told());
+        }
         self.cursors.extend(cursors);
         self.cursors.sort_by(|a, b| a.partition.cmp(&b.partition));
         Ok(())
