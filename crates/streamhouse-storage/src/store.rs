@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path};
 use std::{ops::Range, slice, sync::Arc};
-use streamhouse_core::SegmentId;
+use streamhouse_core::{ErrorKind, SegmentId};
 use streamhouse_hooks::{
     Instance, Operation, Scope, Started,
     object::{self, Object},
@@ -60,12 +60,15 @@ impl SegmentStore {
     /// failed; the object may be there or not, or appear later, and nobody reads it as long as it is not committed.
     /// `Refused` when bucket or credentials are not right.
     pub async fn put(&self, segment: &Segment) -> Result<()> {
-        let started = object::start();
+        // Who gives a put up has had no answer.
+        let mut put = self.begin(Operation::Put, ErrorKind::Unavailable.number());
         let key = Path::from(segment.object.as_str());
-        let put = self.objects.put_opts(&key, segment.payload.clone(), PutMode::Create.into()).await;
-        let stored = put.map(drop).map_err(|error| StorageError::of_store("store", &segment.object, error));
-        let bytes = if stored.is_ok() { segment.bytes } else { 0 };
-        self.tell(Operation::Put, started, bytes, stored)
+        let stored = self.objects.put_opts(&key, segment.payload.clone(), PutMode::Create.into()).await;
+        let stored =
+            stored.map(drop).map_err(|error| StorageError::of_store("store", &segment.object, error));
+        put.status = status(&stored);
+        put.bytes = if stored.is_ok() { segment.bytes } else { 0 };
+        stored
     }
 
     /// Removes an object. One that is not there counts as removed.
@@ -133,7 +136,7 @@ impl SegmentStore {
     ///
     /// Items are `Unavailable` when the store failed.
     pub fn list(&self) -> impl Stream<Item = Result<StoredObject>> + Send + 'static {
-        let listing = Listing { store: self.clone(), started: object::start(), status: 0 };
+        let listing = self.begin(Operation::List, 0);
         let objects = self.objects.list(Some(&Path::from(SEGMENT_PREFIX)));
         objects.scan(listing, |listing, found| {
             let found = found.map_err(|error| StorageError::of_store("list", SEGMENT_PREFIX, error));
@@ -169,24 +172,30 @@ impl SegmentStore {
         self.tell(Operation::Head, started, 0, now)
     }
 
+    /// An operation that has this status unless it is given another.
+    fn begin(&self, operation: Operation, status: u8) -> Underway {
+        Underway { scope: Arc::clone(&self.scope), operation, bytes: 0, started: object::start(), status }
+    }
+
     fn tell<T>(&self, operation: Operation, started: Started, bytes: u64, result: Result<T>) -> Result<T> {
         object::object(&self.scope, Object { operation, bytes, started, status: status(&result) });
         result
     }
 }
 
-/// A listing under way; its end is what the hooks are told of.
-struct Listing {
-    store: SegmentStore,
+/// An operation under way; its end, also when nobody waits for it any more, is what the hooks are told of.
+struct Underway {
+    scope: Arc<Scope>,
+    operation: Operation,
+    bytes: u64,
     started: Started,
     status: u8,
 }
 
-impl Drop for Listing {
+impl Drop for Underway {
     fn drop(&mut self) {
-        let Listing { store, started, status } = self;
-        let event = Object { operation: Operation::List, bytes: 0, started: *started, status: *status };
-        object::object(&store.scope, event);
+        let Underway { operation, bytes, started, status, .. } = *self;
+        object::object(&self.scope, Object { operation, bytes, started, status });
     }
 }
 
