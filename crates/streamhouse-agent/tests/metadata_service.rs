@@ -111,7 +111,9 @@ async fn a_group_lives_through_any_agent() {
     let groups = client.list_groups(ListGroupsRequest {}).await.unwrap().into_inner().groups;
     assert_eq!(convert::list(groups), Ok(log.metadata.groups().await.unwrap()));
     let describe = DescribeGroupRequest { group };
-    assert_eq!(client.describe_group(describe).await.unwrap().into_inner().offsets.len(), 1);
+    let described = client.describe_group(describe).await.unwrap().into_inner().offsets;
+    let stand: Vec<_> = described.iter().map(|offset| (offset.committed, offset.lag_records)).collect();
+    assert_eq!(stand, [(Some(1), 1), (None, 0)], "what was claimed counts too");
     let unknown = DescribeGroupRequest { group: "unknown".into() };
     refused(client.describe_group(unknown).await, ErrorKind::NotFound, "group unknown does not exist");
     agent.shutdown().await;

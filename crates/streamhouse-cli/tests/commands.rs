@@ -59,9 +59,9 @@ fn a_log_that_cannot_be_written_ends_nothing() {
     let log = Log::new();
     log.ok(&["topic", "create", "orders"]);
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let output = log.command(&["topic", "list", "--log", "trace", "--json"]).stderr(full).output().unwrap();
+    let output = log.command(&["topic", "list", "--log", "trace"]).stderr(full).output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), r#"[{"name":"orders","partitions":1}]"#);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), log.ok(&["topic", "list"]));
 }
 
 #[test]

@@ -491,9 +491,12 @@ fn series_and_memory_are_bounded() {
         let mut writer = Writer::new(Role::Consumer, ["a", "b", "c"][pid as usize]);
         for partition in 0..SERIES_MAX as u32 / 2 {
             let labels = writer.words([KIND_LABEL_SET, u32::MAX, u32::MAX, u32::MAX, partition, 0, 0, 0]);
-            let gauge = if pid == 0 { Gauge::ConsumerLagRecords } else { Gauge::ConsumerCurrentOffset };
-            let gauge = if pid == 2 { Gauge::ConsumerLagMilliseconds } else { gauge };
-            writer.slot(gauge, labels, 1, 1);
+            let gauges = [
+                Gauge::ConsumerLastCommittedOffset,
+                Gauge::ConsumerCurrentOffset,
+                Gauge::ProducerPendingRecords,
+            ];
+            writer.slot(gauges[pid as usize], labels, 1, 1);
         }
         pages.add(pid, writer.page());
     }
