@@ -46,6 +46,7 @@ methods! {
     LeaveGroup = 18: "Leave a group.",
     GetGroupView = 19: "Ask who is in a group.",
     DeleteTopic = 20: "Remove a topic.",
+    DeleteGroup = 21: "Remove a group.",
 }
 
 impl Method {

@@ -1,12 +1,13 @@
-//! `streamhouse groups`: list, describe, reset-offsets.
+//! `streamhouse groups`: list, describe, reset-offsets, delete.
 
 use crate::lag::{self, LagRow};
 use crate::output::{Output, Table, or_dash};
 use crate::places::Places;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use streamhouse_client::{Admin, OffsetTarget};
+use streamhouse_core::Counted;
 use streamhouse_metadata::{GroupOffset, GroupView, Member, MetadataError};
 
 /// What to do with groups.
@@ -21,6 +22,14 @@ pub(crate) enum Groups {
     },
     /// Move a group on a topic. Stop its consumers first: what one of them reads is not moved.
     ResetOffsets(ResetOffsets),
+    /// Remove a group that nobody reads for any more, with all that it has committed.
+    Delete {
+        /// The group.
+        group: String,
+        /// Do it; else say what would be lost.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// Where to move a group.
@@ -47,6 +56,12 @@ struct GroupRow {
     group: String,
     partitions: u32,
     lag_records: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct DeletedRow {
+    group: String,
+    partitions: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -99,6 +114,19 @@ pub(crate) async fn execute(command: Groups, places: &Places, output: Output) ->
             let admin = if reset.dry_run { places.viewer().await? } else { places.admin().await? };
             let rows = reset_offsets(&admin, &reset).await?;
             output.show(&rows, |rows| reset_table(rows))
+        }
+        Groups::Delete { group, yes } => {
+            let admin = places.admin().await?;
+            let partitions = admin.describe_group(&group).await?.len() as u32;
+            let counted = Counted(partitions.into(), "partition");
+            if !yes {
+                bail!(
+                    "group {group} has its place in {counted}, which cannot be had back; add --yes to remove it"
+                );
+            }
+            admin.delete_group(&group).await?;
+            let deleted = DeletedRow { group: group.clone(), partitions };
+            output.show(&deleted, |_| format!("deleted group {group} with its place in {counted}"))
         }
     }
 }

@@ -108,6 +108,14 @@ fn everything_works_through_an_agent() {
     running.fails(&["topic", "list", "--metadata-path", "x"], &["two logs are named", "--bootstrap"]);
     running.fails(&["consume", "orders", "--group", "h", "--object-store-url", "x"], &["two object stores"]);
 
+    running.fails(&["groups", "delete", "g"], &["group g has its place in 2 partitions", "--yes"]);
+    let deleted: serde_json::Value =
+        serde_json::from_str(&running.ok(&["groups", "delete", "g", "--yes", "--json"])).unwrap();
+    assert_eq!(deleted, json!({"group": "g", "partitions": 2}));
+    assert_eq!(running.ok(&["lag", "--json"]).trim(), "[]");
+    running.fails(&["groups", "delete", "g", "--yes"], &["group g does not exist"]);
+    running.ok(&read);
+
     running.fails(&["topic", "delete", "orders"], &["orders has 2 partitions with 1000 records", "--yes"]);
     let deleted: serde_json::Value =
         serde_json::from_str(&running.ok(&["topic", "delete", "orders", "--yes", "--json"])).unwrap();

@@ -171,7 +171,17 @@ impl Admin {
         Ok(self.store.groups().await?)
     }
 
-    /// Every partition the group has committed on, with its lag.
+    /// Removes a group with all that it has committed, so that nothing tells of its lag any more. It cannot be taken back; a
+    /// consumer that joins the group later finds a new one.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when there is no such group; `Invalid` when it has members: stop them first.
+    pub async fn delete_group(&self, group: &str) -> Result<()> {
+        Ok(self.store.delete_group(&GroupId::new(group)?).await?)
+    }
+
+    /// Every partition that the group has read or committed on, with its lag.
     ///
     /// # Errors
     ///

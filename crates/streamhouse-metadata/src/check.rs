@@ -2,6 +2,7 @@
 
 use crate::error::{MetadataError, Result};
 use crate::model::{Flush, OffsetCommit, Retention};
+use crate::stored::unsigned;
 use std::collections::HashSet;
 use std::time::Duration;
 use streamhouse_core::limits::{IDEMPOTENCE_WINDOW, PARTITIONS_MAX};
@@ -71,6 +72,14 @@ pub(crate) fn committed(at: &TopicPartition, offset: u64, high_watermark: i64) -
         )));
     }
     Ok(committed)
+}
+
+/// Whether a group with so many living members may be removed.
+pub(crate) fn no_members(group: &GroupId, members: i64) -> Result<()> {
+    match unsigned(members)? {
+        0 => Ok(()),
+        members => Err(MetadataError::GroupInUse { group: group.to_string(), members }),
+    }
 }
 
 /// Whether the commit may change its partition, which this member has claimed in this generation, if any has.

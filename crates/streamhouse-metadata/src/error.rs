@@ -58,6 +58,17 @@ pub enum MetadataError {
         /// The member that holds the claim.
         member: String,
     },
+    /// A group is to be removed, and somebody reads for it.
+    #[error(
+        "group {group} has {}; stop its consumers, then try again",
+        Counted(*members, "member")
+    )]
+    GroupInUse {
+        /// The group.
+        group: String,
+        /// Its living members.
+        members: u64,
+    },
     /// What another metadata store, that was asked over the network, answered.
     #[error("{message}")]
     Remote {
@@ -117,9 +128,10 @@ impl MetadataError {
             MetadataError::TopicNotFound(_)
             | MetadataError::PartitionNotFound { .. }
             | MetadataError::GroupNotFound(_) => ErrorKind::NotFound,
-            MetadataError::TopicExists(_) | MetadataError::Invalid(_) | MetadataError::Claimed { .. } => {
-                ErrorKind::Invalid
-            }
+            MetadataError::TopicExists(_)
+            | MetadataError::Invalid(_)
+            | MetadataError::Claimed { .. }
+            | MetadataError::GroupInUse { .. } => ErrorKind::Invalid,
             MetadataError::MemberFenced { .. } => ErrorKind::Fenced,
             MetadataError::Remote { kind, .. } => *kind,
             MetadataError::AgentRuns { .. }

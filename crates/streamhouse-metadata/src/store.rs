@@ -180,6 +180,14 @@ pub trait Groups: Send + Sync {
     /// All groups, by name.
     async fn groups(&self) -> Result<Vec<Group>>;
 
+    /// Removes a group that has no member, with all that it has committed.
+    ///
+    /// # Errors
+    ///
+    /// `GroupNotFound`; `GroupInUse` when a member lives. `Unknown` when the group may be gone: tried again, it is
+    /// `GroupNotFound` then.
+    async fn delete_group(&self, group: &GroupId) -> Result<()>;
+
     /// Every partition that a member of the group has ever claimed, or the group has committed on, by topic and number; or
     /// `GroupNotFound`.
     async fn describe_group(&self, group: &GroupId) -> Result<Vec<GroupOffset>>;

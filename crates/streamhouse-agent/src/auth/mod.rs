@@ -29,7 +29,7 @@ fn needed(path: &str) -> &'static [Scope] {
         Some("JoinGroup" | "HeartbeatMember" | "ClaimPartitions" | "ReleaseClaims" | "LeaveGroup") => {
             &[Scope::Consume]
         }
-        Some("CreateTopic" | "DeleteTopic" | "SetRetention") => &[Scope::Admin],
+        Some("CreateTopic" | "DeleteGroup" | "DeleteTopic" | "SetRetention") => &[Scope::Admin],
         // Reads, and what there is not.
         None | Some(_) => &[],
     }

@@ -144,6 +144,15 @@ impl Metadata for MetadataService {
         Ok(Response::new(v1::ListGroupsResponse { groups }))
     }
 
+    async fn delete_group(
+        &self,
+        request: Request<v1::DeleteGroupRequest>,
+    ) -> Answer<v1::DeleteGroupResponse> {
+        let group = name(&request.into_inner().group)?;
+        self.ask(self.store.delete_group(&group)).await?;
+        Ok(Response::new(v1::DeleteGroupResponse {}))
+    }
+
     async fn describe_group(&self, request: Request<v1::DescribeGroupRequest>) -> Answer<v1::GroupOffsets> {
         let group = name(&request.into_inner().group)?;
         let offsets = messages(self.ask(self.store.describe_group(&group)).await?);

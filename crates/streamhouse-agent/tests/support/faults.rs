@@ -173,6 +173,7 @@ pass_on! {
         group_offsets(group: &GroupId, partitions: &[TopicPartition]) -> Vec<GroupOffset>;
         groups() -> Vec<Group>;
         describe_group(group: &GroupId) -> Vec<GroupOffset>;
+        delete_group(group: &GroupId) -> ();
     }
     Members {
         join_group(group: &GroupId, member: &MemberId, topics: &[TopicName], session: Duration) -> GroupView;

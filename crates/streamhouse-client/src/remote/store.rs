@@ -118,6 +118,12 @@ impl Groups for RemoteMetadataStore {
         Ok(convert::list(answer.groups)?)
     }
 
+    async fn delete_group(&self, group: &GroupId) -> Result<()> {
+        const LOOK: Twice =
+            Twice::Never("the group may be gone: look with `streamhouse groups list`, then try again");
+        ask!(self, LOOK, delete_group, v1::DeleteGroupRequest { group: group.to_string() }).map(drop)
+    }
+
     async fn describe_group(&self, group: &GroupId) -> Result<Vec<GroupOffset>> {
         let message = v1::DescribeGroupRequest { group: group.to_string() };
         Ok(convert::list(ask!(self, Twice::Fine, describe_group, message)?.offsets)?)

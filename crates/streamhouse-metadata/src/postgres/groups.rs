@@ -1,11 +1,11 @@
 //! Consumer groups: committed offsets and lag.
 
 use super::members::{lock_group, lock_or_create_group};
-use super::retry::OnLoss::Repeat;
+use super::retry::OnLoss::{Repeat, Tell};
 use super::session::{Failure, Session, bounded};
 use super::{Asked, PostgresMetadataStore};
 use crate::check::{self, not_found};
-use crate::error::Result;
+use crate::error::{MetadataError, Result};
 use crate::model::{Group, GroupOffset, OffsetCommit};
 use crate::store::{Groups, Members};
 use crate::stored;
@@ -79,6 +79,12 @@ const SELECT_GROUPS: &str = "
     GROUP BY g.name
     ORDER BY g.name";
 
+const COUNT_MEMBERS: &str = "SELECT count(*) FROM group_members WHERE group_id = $1";
+
+/// Claims go with their members, of which there are none.
+const DELETE_GROUP: [&str; 2] =
+    ["DELETE FROM group_offsets WHERE group_id = $1", "DELETE FROM consumer_groups WHERE id = $1"];
+
 #[async_trait]
 impl Groups for PostgresMetadataStore {
     async fn commit_offsets(
@@ -116,6 +122,15 @@ impl Groups for PostgresMetadataStore {
         self.rows(|| sqlx::query_as(SELECT_GROUPS)).await?.into_iter().map(stored::group).collect()
     }
 
+    async fn delete_group(&self, group: &GroupId) -> Result<()> {
+        let attempt = move || async move {
+            let mut session = self.begin().await?;
+            let deleted = bounded(delete(&mut session, group)).await;
+            session.end(deleted).await
+        };
+        self.retry(Tell, attempt).await
+    }
+
     async fn describe_group(&self, group: &GroupId) -> Result<Vec<GroupOffset>> {
         type Row = (String, i64, i64, i64, Option<i64>, Option<i64>);
         let rows: Vec<Row> = self.rows(|| sqlx::query_as(SELECT_GROUP).bind(group.as_str())).await?;
@@ -146,6 +161,17 @@ pub(super) fn group_offsets(partitions: &[TopicPartition], rows: Vec<OffsetRow>)
             }
         })
         .collect()
+}
+
+async fn delete(session: &mut Session, group: &GroupId) -> Result<(), Failure> {
+    let id = lock_group(session, group).await?;
+    let id = id.ok_or_else(|| MetadataError::GroupNotFound(group.to_string()))?;
+    let members = sqlx::query_scalar(COUNT_MEMBERS).bind(id).fetch_one(session.connection()).await?;
+    check::no_members(group, members)?;
+    for statement in DELETE_GROUP {
+        sqlx::query(statement).bind(id).execute(session.connection()).await?;
+    }
+    Ok(())
 }
 
 async fn commit(

@@ -2,7 +2,7 @@
 
 use super::{SqliteMetadataStore, json, json_partitions, now_ms};
 use crate::check::{self, not_found};
-use crate::error::Result;
+use crate::error::{MetadataError, Result};
 use crate::model::{Group, GroupOffset, OffsetCommit};
 use crate::store::{Groups, Members};
 use crate::stored;
@@ -74,6 +74,12 @@ const SELECT_GROUPS: &str = "
     GROUP BY g.name
     ORDER BY g.name";
 
+const COUNT_MEMBERS: &str = "SELECT count(*) FROM group_members WHERE group_id = ?1";
+
+/// Claims go with their members, of which there are none.
+const DELETE_GROUP: [&str; 2] =
+    ["DELETE FROM group_offsets WHERE group_id = ?1", "DELETE FROM consumer_groups WHERE id = ?1"];
+
 #[async_trait]
 impl Groups for SqliteMetadataStore {
     async fn commit_offsets(
@@ -116,6 +122,26 @@ impl Groups for SqliteMetadataStore {
             .await
             .map_err(|error| self.failed(error))?;
         rows.into_iter().map(stored::group).collect()
+    }
+
+    async fn delete_group(&self, group: &GroupId) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        let id = self.living_group(&mut transaction, group).await?;
+        let id = id.ok_or_else(|| MetadataError::GroupNotFound(group.to_string()))?;
+        let members: i64 = sqlx::query_scalar(COUNT_MEMBERS)
+            .bind(id)
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(|error| self.failed(error))?;
+        check::no_members(group, members)?;
+        for statement in DELETE_GROUP {
+            sqlx::query(statement)
+                .bind(id)
+                .execute(&mut *transaction)
+                .await
+                .map_err(|error| self.failed(error))?;
+        }
+        self.commit(transaction).await
     }
 
     async fn describe_group(&self, group: &GroupId) -> Result<Vec<GroupOffset>> {

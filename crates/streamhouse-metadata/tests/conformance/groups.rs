@@ -130,6 +130,33 @@ pub(crate) async fn lag_in_time_is_the_age_of_the_first_uncommitted_record(store
     );
 }
 
+pub(crate) async fn groups_without_members_can_be_deleted(store: &dyn MetadataStore) {
+    leased(store, "orders", 2, "a").await;
+    let orders = at("orders", 0);
+    append(store, "a", &orders, 1, 0, 8).await;
+    let missing = |error| matches!(error, MetadataError::GroupNotFound(name) if name == "g");
+    assert!(missing(store.delete_group(&group("g")).await.unwrap_err()));
+    commit_offsets(store, "g", &[(orders.clone(), 2)]).await.unwrap();
+    commit_offsets(store, "other", &[(orders.clone(), 3)]).await.unwrap();
+    let member = "reader".parse().unwrap();
+    store.join_group(&group("g"), &member, &[topic("orders")], HOUR).await.unwrap();
+    store.claim_partitions(&group("g"), &member, &[at("orders", 1)]).await.unwrap();
+    let error = store.delete_group(&group("g")).await.unwrap_err();
+    assert!(matches!(error, MetadataError::GroupInUse { members: 1, .. }), "{error}");
+    store.leave_group(&group("g"), &member).await.unwrap();
+
+    store.delete_group(&group("g")).await.unwrap();
+    assert!(missing(store.delete_group(&group("g")).await.unwrap_err()));
+    assert!(missing(store.describe_group(&group("g")).await.unwrap_err()));
+    assert!(missing(store.group_view(&group("g")).await.unwrap_err()));
+    let lags = store.group_lags(&[orders.clone(), at("orders", 1)]).await.unwrap();
+    assert_eq!(lags.iter().map(|(group, _)| group.as_str()).collect::<Vec<_>>(), ["other"]);
+    // The next of its name has nothing of it.
+    store.join_group(&group("g"), &member, &[topic("orders")], HOUR).await.unwrap();
+    let claimed = store.claim_partitions(&group("g"), &member, &[orders]).await.unwrap();
+    assert_eq!(claimed[0].offset.committed, None);
+}
+
 pub(crate) async fn groups_are_listed_and_described(store: &dyn MetadataStore) {
     leased(store, "orders", 11, "a").await;
     leased(store, "audit", 1, "a").await;

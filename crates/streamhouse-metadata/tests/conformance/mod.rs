@@ -166,7 +166,7 @@ macro_rules! conformance {
             groups: committed_offsets_are_read_back, offsets_are_committed_all_or_none,
                 unknown_groups_and_partitions_are_not_found, lag_counts_from_the_committed_offset,
                 lag_in_time_is_the_age_of_the_first_uncommitted_record,
-                groups_are_listed_and_described;
+                groups_are_listed_and_described, groups_without_members_can_be_deleted;
             members: every_change_of_the_members_raises_the_generation, groups_do_not_share_members,
                 a_claim_is_exclusive_and_says_where_the_group_stands, released_claims_are_free_at_once,
                 a_dead_members_claims_are_free, a_commit_needs_its_claim,
