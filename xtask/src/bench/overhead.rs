@@ -151,29 +151,35 @@ fn cost(Log { cluster, agent }: &Log, load: &[&str], plane: Plane) -> Result<Cos
     Ok(Cost { cpu: producer_cpu + agent_cpu, records_per_second, producer_kib, agent_kib })
 }
 
-/// Instructions of the hooks a record, in user space: they do not vary. The kernel's part of a hit is what `bench probe`
-/// measures.
+/// Instructions of the hooks a record, in user space, which do not vary: how many more than where they are compiled out. The
+/// kernel's part of a hit is what `bench probe` measures.
 fn instructions() -> Result<()> {
-    let (example, records) = EXAMPLE;
+    let (_, records) = EXAMPLE;
     if !shell::in_path("valgrind") {
         println!("instructions a record: not counted, for valgrind is not installed");
         return Ok(());
     }
-    println!("instructions a record in the hooks of producer and agent (batches of {records}, callgrind)");
-    for (_, plane) in PLANES {
-        let mut build =
-            cargo(&["build", "--locked", "--release", "--package=streamhouse-hooks", "--example", example]);
-        if plane == "in-process" {
-            build.args(["--features", "metrics"]);
-        }
-        shell::run(&mut build)?;
-        let program = test::release_dir().join("examples").join(example);
-        let counts = BATCHES.map(|batches| collected(&program, plane, batches));
-        let [few, many] = counts.map(|count| count.map(|count| count as f64));
-        let more = (BATCHES[1] - BATCHES[0]) as f64;
-        println!("  {plane:<10}  {:.1}", (many? - few?) / more / records);
+    println!(
+        "instructions a record in the hooks of producer and agent, beside none compiled in (batches of {records}, callgrind)"
+    );
+    let compiled_out = of_a_record("none", Some("disabled"))?;
+    for (plane, name) in PLANES {
+        let feature = (plane == Plane::InProcess).then_some("metrics");
+        println!("  {name:<10}  {:.1}", of_a_record(name, feature)? - compiled_out);
     }
     Ok(())
+}
+
+/// Instructions that the example takes a record, the hooks built with a feature.
+fn of_a_record(plane: &str, feature: Option<&str>) -> Result<f64> {
+    let (example, records) = EXAMPLE;
+    let mut build =
+        cargo(&["build", "--locked", "--release", "--package=streamhouse-hooks", "--example", example]);
+    build.args(feature.map(|feature| format!("--features={feature}")));
+    shell::run(&mut build)?;
+    let program = test::release_dir().join("examples").join(example);
+    let [few, many] = BATCHES.map(|batches| collected(&program, plane, batches));
+    Ok((many? as f64 - few? as f64) / (BATCHES[1] - BATCHES[0]) as f64 / records)
 }
 
 /// Instructions that a run takes.
