@@ -85,6 +85,8 @@ impl Alerting {
                 format!("--config.file={}", config.display()),
                 format!("--storage.tsdb.path={}", dir.join("prometheus").display()),
                 format!("--web.listen-address={prometheus}"),
+                // The cases of promtool know classic histograms only.
+                "--enable-feature=native-histograms".to_owned(),
             ],
         )?;
         let alerting = Alerting { received, prometheus, _processes: [manager_process, prometheus_process] };

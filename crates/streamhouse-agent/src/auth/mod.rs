@@ -187,7 +187,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (gate, _) = gate(&dir);
         let methods = methods();
-        assert_eq!(methods.len(), 1 + 19);
+        assert_eq!(methods.len(), 1 + 20);
         for (path, scopes) in methods {
             for (token, scope) in [(PRODUCER, "produce"), (CONSUMER, "consume"), (ADMIN, "admin")] {
                 let is_let_in = scopes.is_empty() || scopes.iter().any(|each| each == scope);
