@@ -34,6 +34,8 @@ const PAGE_COUNTERS_MAX: usize = 64;
 /// How long a process that served its metrics itself is remembered when it has gone: until the kernel's values of it are
 /// read, which is soon.
 const SELF_SERVING_KEPT: Duration = Duration::from_secs(60);
+/// How long a process may say nothing of a group's place in a partition after another has: then it is the other's to say.
+const OUTSPOKEN_AFTER_NS: u64 = 10_000_000_000;
 /// A larger buffer is given back after the scrape.
 const BUFFER_KEPT_BYTES: usize = 1 << 20;
 
@@ -197,6 +199,7 @@ impl Pages {
         }
         self.live = live;
         self.shrink_buffer();
+        leave_to_latest(&mut merged);
         self.merge_kept(&mut merged, now, room);
         State {
             series: merged.into_iter().map(|(key, merged)| (key, merged.value)).collect(),
@@ -386,13 +389,30 @@ impl LivePage {
     }
 }
 
-/// What a slot tells that is no counter. An agent that stands still is not ready, and it is for others to tell of what is
-/// not its own.
+/// Leaves out what is said of a partition by a process that has stopped, or hangs, while another has taken its place.
+fn leave_to_latest(merged: &mut AllMerged) {
+    let mut latest: HashMap<Told, u64> = HashMap::new();
+    for (key, said) in &*merged {
+        if let Some(of) = key.told() {
+            let newest = latest.entry(of).or_default();
+            *newest = said.updated_ns.max(*newest);
+        }
+    }
+    merged.retain(|key, said| {
+        let newest = key.told().and_then(|of| latest.get(&of)).copied().unwrap_or_default();
+        newest.saturating_sub(said.updated_ns) < OUTSPOKEN_AFTER_NS
+    });
+}
+
+/// What a slot tells that is no counter. An agent that stands still is not ready and leases nothing, and it is for others to
+/// tell of what is not its own.
 fn told(slot: &SlotValue, stands_still: bool) -> Option<u64> {
     match of_gauge(slot.gauge).left {
         Left::Sum => None,
         Left::Nothing if stands_still => None,
-        _ if stands_still && slot.gauge == Gauge::AgentReady => Some(0),
+        _ if stands_still && matches!(slot.gauge, Gauge::AgentReady | Gauge::AgentActivePartitions) => {
+            Some(0)
+        }
         Left::Nothing | Left::Zero | Left::Last => Some(slot.value),
     }
 }
@@ -401,8 +421,8 @@ impl GaugeKey {
     /// What it tells, whoever does; `None` for what only its own process can tell.
     fn told(&self) -> Option<Told> {
         let PageLabels { group, topic, partition, .. } = &self.labels;
-        let is_last = of_gauge(self.gauge).left == Left::Last;
-        is_last.then(|| (self.gauge, group.clone(), topic.clone(), *partition))
+        let is_of_a_group = matches!(of_gauge(self.gauge).left, Left::Last | Left::Nothing);
+        is_of_a_group.then(|| (self.gauge, group.clone(), topic.clone(), *partition))
     }
 }
 

@@ -75,10 +75,10 @@ catalog! {
         "Age of the first record that the group has not committed, 0 when there is none; ends with the consumer's claim or its process.";
     CONSUMER_LAST_COMMITTED_OFFSET = Gauge "streamhouse_consumer_last_committed_offset", Offset,
         [InstanceId, Group, Topic, Partition],
-        "Offset that the group has committed: the next one to be consumed after a restart.";
+        "Offset that the group has committed: the next one to be consumed after a restart; the last one for 15 minutes after the process was killed, unless another tells of the partition.";
     CONSUMER_CURRENT_OFFSET = Gauge "streamhouse_consumer_current_offset", Offset,
         [InstanceId, Group, Topic, Partition],
-        "Offset that the next poll() starts at.";
+        "Offset that the next poll() starts at; the last one for 15 minutes after the process was killed, unless another tells of the partition.";
 
     AGENT_RECORDS_WRITTEN = Counter "streamhouse_agent_records_written_total", Records,
         [InstanceId, Topic, Partition],
@@ -100,7 +100,7 @@ catalog! {
         "Metadata transactions of flushes that failed, by error kind.";
     AGENT_GRPC_REQUESTS = Counter "streamhouse_agent_grpc_requests_total", Count,
         [InstanceId, Method, Status],
-        "gRPC requests that the agent has answered, by method and how they ended.";
+        "gRPC requests that the agent has answered, by method and how they ended; a produce request whose batches were refused ended ok, and they are write errors.";
     AGENT_GRPC_REQUEST_DURATION = Histogram "streamhouse_agent_grpc_request_duration_seconds", Seconds,
         [InstanceId, Method],
         "Time from the start of a gRPC request's handler to its response, per request that succeeded.";

@@ -341,6 +341,26 @@ fn the_last_values_of_a_process_outlive_it_for_a_while_but_for_its_lag() {
 }
 
 #[test]
+fn who_has_stopped_says_nothing_of_what_another_reads_by_now() {
+    let (mut pages, mut room) = (Pages::default(), Room::default());
+    let consumer = |id: &'static str, gauge, updated_ns| {
+        let mut writer = Writer::new(Role::Consumer, id);
+        let labels = writer.labels("g", "t", Some(0));
+        writer.slot(gauge, labels, updated_ns, 5);
+        writer.page()
+    };
+    let (begin, second) = (1_000_000_000_000, 1_000_000_000);
+    for gauge in [Gauge::ConsumerLagRecords, Gauge::ConsumerCurrentOffset, Gauge::GroupLagRecords] {
+        pages.add(1, consumer("stopped", gauge, begin));
+        pages.add(2, consumer("reads", gauge, begin + 10 * second));
+        pages.add(3, consumer("reads too", gauge, begin + second));
+        let state = pages.read(Instant::now(), &mut room);
+        let ids: Vec<_> = state.series.keys().map(|key| key.labels.instance_id.to_string()).collect();
+        assert_eq!(ids, ["reads", "reads too"], "{gauge:?}");
+    }
+}
+
+#[test]
 fn an_agent_that_stands_still_is_not_ready_and_tells_nothing_of_others() {
     let mut writer = Writer::new(Role::Agent, "a");
     let lag = writer.labels("g", "t", Some(0));

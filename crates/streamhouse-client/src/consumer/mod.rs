@@ -39,8 +39,9 @@ const IDLE_PAUSE_MAX: Duration = Duration::from_millis(50);
 const WATERMARKS_AGE_MAX: Duration = Duration::from_millis(100);
 /// How often it is looked whether topics are there that nobody claims.
 const TOPICS_AGE_MAX: Duration = Duration::from_secs(1);
-/// How often the lag is published while a consumer polls.
-const PROGRESS_EVERY: Duration = Duration::from_secs(30);
+/// How often the lag is published while a consumer polls: one query for all its partitions. Much less often it would say
+/// only how things stood right after a commit.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// How soon it is tried again when it could not be read.
 const PROGRESS_AGAIN: Duration = Duration::from_secs(1);
 
