@@ -1,15 +1,10 @@
 //! Catalog + sums + state → the page that Prometheus scrapes.
 //!
-//! In the [format](Format) that is asked for. Families stand in the order of the catalog and series in the order of
-//! their labels, so that equal numbers give equal bytes.
+//! What becomes families here is written by [`streamhouse_metrics::encode`], as in a process that serves its own.
 
 mod clock;
-mod format;
-mod number;
-pub(crate) mod protobuf;
 #[cfg(test)]
 mod tests;
-mod text;
 
 use std::time::Duration;
 
@@ -20,9 +15,9 @@ use crate::collect::{Labels, SiteSum, Sums};
 use crate::own::Own;
 use crate::pages::State;
 pub use clock::WallClock;
-pub use format::Format;
 pub use streamhouse_metrics::ClassicBuckets;
-use text::Dialect;
+pub use streamhouse_metrics::encode::Format;
+pub(crate) use streamhouse_metrics::encode::protobuf;
 
 /// Value of the `instance_id` label of the series that stands for all label sets past the limit.
 pub const OVERFLOW: &str = "overflow";
@@ -65,11 +60,7 @@ pub fn encode(scrape: &Scrape<'_>, format: Format, buckets: ClassicBuckets) -> V
         families.count(&catalog::PROCESS_UP, &labels, u64::from(*up), None);
     }
     scrape.own.add_to(&mut families, scrape);
-    match format {
-        Format::Text => text::write(&families, buckets, Dialect::Prometheus).into_bytes(),
-        Format::OpenMetrics => text::write(&families, buckets, Dialect::OpenMetrics).into_bytes(),
-        Format::Protobuf => protobuf::write(&families, buckets),
-    }
+    streamhouse_metrics::encode::write(&families, format, buckets)
 }
 
 fn add_site(families: &mut Families, sum: &SiteSum, created: Duration) {

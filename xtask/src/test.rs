@@ -13,8 +13,9 @@ const BINARIES: [&str; 3] = ["streamhouse-agent", "streamhouse-cli", "streamhous
 /// The packages that a process which serves its own metrics is made of, and what tests it.
 const METRICS_PACKAGES: [&str; 3] = ["streamhouse-metrics", "streamhouse-hooks", "streamhouse-planes"];
 /// Their features.
-const METRICS_FEATURES: [&str; 4] = [
-    "streamhouse-metrics/recorder",
+const METRICS_FEATURES: [&str; 5] = [
+    "streamhouse-metrics/collector",
+    "streamhouse-metrics/encode",
     "streamhouse-metrics/host",
     "streamhouse-hooks/metrics",
     "streamhouse-planes/metrics",

@@ -2,10 +2,11 @@
 
 use crate::connections::{Incoming, Rules};
 use crate::engine::Seen;
-use crate::metrics::{self, Metrics};
+use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use axum::extract::State;
-use axum::http::{StatusCode, header::CONTENT_TYPE};
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::get};
 use std::{future::Future, io, time::Duration};
@@ -25,7 +26,7 @@ const IDLE_MIN: Duration = Duration::from_millis(50);
 /// this one runs.
 const NO_METRICS: &str = "# This agent counts nothing itself: streamhouse-probe serves its metrics, or an agent that is built \
                           with the feature metrics does.\n";
-/// The text format of that page: OpenMetrics has no comments.
+/// The media type of that page: OpenMetrics has no comments.
 const TEXT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Serves until `stop`.
@@ -49,9 +50,10 @@ pub(crate) async fn serve(
     axum::serve(Incoming::new(listener, rules, None), routes).with_graceful_shutdown(stop).await
 }
 
-async fn served(State(metrics): State<Metrics>) -> Response {
-    match metrics.page() {
-        Some(page) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], page).into_response(),
+async fn served(State(metrics): State<Metrics>, headers: HeaderMap) -> Response {
+    let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    match metrics.page(accept) {
+        Some((media_type, page)) => ([(CONTENT_TYPE, media_type)], page).into_response(),
         None => ([(CONTENT_TYPE, TEXT_TYPE)], NO_METRICS).into_response(),
     }
 }

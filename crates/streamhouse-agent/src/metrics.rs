@@ -3,35 +3,25 @@
 use streamhouse_hooks::Instance;
 #[cfg(feature = "metrics")]
 use {
-    prometheus_client::{encoding::text, registry::Registry},
     std::sync::Arc,
-    streamhouse_metrics::{Families, host::Host, recorder},
+    streamhouse_metrics::encode::{self, Format},
+    streamhouse_metrics::{ClassicBuckets, host::Host, recorder::Recorder},
 };
-
-/// The media type of [`Metrics::page`].
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The metrics of one agent. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     #[cfg(feature = "metrics")]
-    recorder: Arc<recorder::Recorder>,
-    #[cfg(feature = "metrics")]
-    registry: Arc<Registry>,
+    recorder: Arc<Recorder>,
 }
+
+/// A media type and a page of it.
+pub(crate) type Page = (&'static str, Vec<u8>);
 
 #[cfg(feature = "metrics")]
 impl Metrics {
     pub(crate) fn new() -> Metrics {
-        let mut registry = Registry::default();
-        let recorder = Arc::new(recorder::Recorder::default());
-        recorder.register(&mut registry);
-        recorder::register(&mut registry, || {
-            let mut families = Families::default();
-            Host::look().add_to(&mut families);
-            families
-        });
-        Metrics { recorder, registry: Arc::new(registry) }
+        Metrics { recorder: Arc::default() }
     }
 
     /// Has what happens to an instance counted.
@@ -39,11 +29,12 @@ impl Metrics {
         instance.recorded(Some(Arc::clone(&self.recorder)))
     }
 
-    /// OpenMetrics text.
-    pub(crate) fn page(&self) -> Option<String> {
-        let mut page = String::new();
-        text::encode(&mut page, &self.registry).ok()?;
-        Some(page)
+    /// In the format that these `Accept` headers want most.
+    pub(crate) fn page<'h>(&self, accept: impl IntoIterator<Item = &'h str>) -> Option<Page> {
+        let mut families = self.recorder.families();
+        Host::look().add_to(&mut families);
+        let format = Format::negotiate(accept);
+        Some((format.content_type(), encode::write(&families, format, ClassicBuckets::default())))
     }
 }
 
@@ -57,7 +48,7 @@ impl Metrics {
         instance
     }
 
-    pub(crate) fn page(&self) -> Option<String> {
+    pub(crate) fn page<'h>(&self, _: impl IntoIterator<Item = &'h str>) -> Option<Page> {
         None
     }
 }

@@ -5,11 +5,15 @@
 //! which metrics a site feeds, and which one a gauge of the state page is. [`Counts`] is what is counted at one site, and
 //! [`Families`] what becomes of it: both planes fill the same, so that they cannot disagree.
 //!
-//! - Feature `recorder`: `recorder`, what a process that serves metrics itself counts in.
+//! - Feature `recorder`: `recorder`, what a process that serves metrics itself counts in; with the feature `collector`, how
+//!   an application serves that with prometheus-client.
+//! - Feature `encode`: `encode`, the formats in which probe and agent serve.
 //! - Feature `host`: `host`, what the machine has left.
 
 pub mod catalog;
 mod counts;
+#[cfg(feature = "encode")]
+pub mod encode;
 mod family;
 #[cfg(feature = "host")]
 pub mod host;

@@ -1,15 +1,15 @@
 //! What a process that serves its metrics itself counts in.
 //!
 //! Hooks count in [`Subject`]s and set [`Value`]s, which are atomics: no lock is taken and nothing allocated when an event
-//! is counted. A [`Recorder`] knows all of them and is a `Collector` of prometheus-client: it makes [`Families`] of them, as
-//! the probe does of what the kernel counted, so that both planes serve the same series.
+//! is counted. A [`Recorder`] knows all of them and makes [`Families`] of them, as the probe does of what the kernel counted, so
+//! that both planes serve the same series. With the feature `collector` it is a `Collector` of prometheus-client.
 //!
 //! Histograms have no partition label, so the partitions of a topic share one: a partition costs its counters only.
 
+#[cfg(feature = "collector")]
 mod collector;
 mod row;
 
-pub use collector::register;
 pub use row::{Event, Subject};
 
 use crate::sources::{Left, of_gauge, of_site};
@@ -297,5 +297,6 @@ fn monotonic_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+#[cfg(feature = "collector")]
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,10 @@ async fn the_server_lives_as_long_as_its_agent() {
     world.until("a lease", |page| page.sum("streamhouse_agent_ready", &[]) == 1.0).await;
     let page = ask(address, "/metrics").await.unwrap();
     assert_eq!(page.status, 200);
-    assert!(page.body.ends_with("# EOF\n"), "OpenMetrics ends so");
+    assert!(
+        page.body.contains("# TYPE streamhouse_agent_lease_renewals_total counter\n"),
+        "text, as asked for"
+    );
     assert_eq!(ask(address, "/health").await.unwrap().body, "ok\n");
     assert!(ask(address, "/ready").await.unwrap().body.starts_with("ready: 2 partitions leased"));
     assert_eq!(ask(address, "/nothing").await.unwrap().status, 404);

@@ -171,6 +171,7 @@ async fn names_are_exactly_those_of_the_catalog() {
         });
         assert!(known, "{line}");
     }
+    let text = world.clients.text();
     let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     for family in families {
         assert!(!family.ends_with("_total"), "OpenMetrics appends it to the samples: {family}");

@@ -1,7 +1,7 @@
 //! How families reach a registry of prometheus-client.
 
 use super::Recorder;
-use crate::{ClassicBuckets, Families, Histogram, Kind, Metric, NativeBuckets, Sample, Unit, Value, catalog};
+use crate::{ClassicBuckets, Histogram, Kind, Metric, NativeBuckets, Sample, Unit, Value, catalog};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, LabelSetEncoder};
 use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, MetricEncoder, NoLabelSet};
@@ -12,23 +12,12 @@ use std::fmt;
 use std::sync::Arc;
 use streamhouse_abi::bucket;
 
-/// Has a registry serve what `source` gives at each scrape, under the catalog's names: in a sub-registry with a prefix they
-/// would have others.
-pub fn register(registry: &mut Registry, source: impl Fn() -> Families + Send + Sync + 'static) {
-    registry.register_collector(Box::new(Source(source)));
-}
+#[derive(Debug)]
+struct Source(Arc<Recorder>);
 
-struct Source<F>(F);
-
-impl<F> fmt::Debug for Source<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Source")
-    }
-}
-
-impl<F: Fn() -> Families + Send + Sync + 'static> Collector for Source<F> {
+impl Collector for Source {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let families = (self.0)();
+        let families = self.0.families();
         for metric in catalog::ALL {
             let Some(series) = families.of(metric) else { continue };
             let kind = match metric.kind {
@@ -94,9 +83,9 @@ impl EncodeLabelSet for Pairs<'_> {
 }
 
 impl Recorder {
-    /// Has a registry serve what is counted here.
+    /// Has a registry serve what is counted here, under the catalog's names: in a sub-registry with a prefix they would have
+    /// others.
     pub fn register(self: &Arc<Self>, registry: &mut Registry) {
-        let this = Arc::clone(self);
-        register(registry, move || this.families());
+        registry.register_collector(Box::new(Source(Arc::clone(self))));
     }
 }

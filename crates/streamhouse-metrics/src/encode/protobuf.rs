@@ -4,30 +4,30 @@
 
 use std::time::Duration;
 
-use prost::Message;
-use streamhouse_abi::bucket;
-use streamhouse_metrics::{
+use crate::{
     ClassicBuckets, Families, Histogram as Counted, Kind, Metric as Catalogued, NativeBuckets, Sample, Value,
     catalog,
 };
+use prost::Message;
+use streamhouse_abi::bucket;
 
 /// One family: the messages stand one behind the other, each after its length.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct MetricFamily {
+pub struct MetricFamily {
     #[prost(string, tag = "1")]
-    pub(crate) name: String,
+    pub name: String,
     #[prost(string, tag = "2")]
-    pub(crate) help: String,
+    pub help: String,
     #[prost(enumeration = "Type", tag = "3")]
-    pub(crate) kind: i32,
+    pub kind: i32,
     #[prost(message, repeated, tag = "4")]
-    pub(crate) metric: Vec<Metric>,
+    pub metric: Vec<Metric>,
 }
 
 /// The types of families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
-pub(crate) enum Type {
+pub enum Type {
     Counter = 0,
     Gauge = 1,
     Histogram = 4,
@@ -35,87 +35,87 @@ pub(crate) enum Type {
 
 /// One series, or all those of a histogram.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Metric {
+pub struct Metric {
     #[prost(message, repeated, tag = "1")]
-    pub(crate) label: Vec<LabelPair>,
+    pub label: Vec<LabelPair>,
     #[prost(message, optional, tag = "2")]
-    pub(crate) gauge: Option<Gauge>,
+    pub gauge: Option<Gauge>,
     #[prost(message, optional, tag = "3")]
-    pub(crate) counter: Option<Counter>,
+    pub counter: Option<Counter>,
     #[prost(message, optional, tag = "7")]
-    pub(crate) histogram: Option<Histogram>,
+    pub histogram: Option<Histogram>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct LabelPair {
+pub struct LabelPair {
     #[prost(string, tag = "1")]
-    pub(crate) name: String,
+    pub name: String,
     #[prost(string, tag = "2")]
-    pub(crate) value: String,
+    pub value: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Gauge {
+pub struct Gauge {
     #[prost(double, tag = "1")]
-    pub(crate) value: f64,
+    pub value: f64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Counter {
+pub struct Counter {
     #[prost(double, tag = "1")]
-    pub(crate) value: f64,
+    pub value: f64,
     #[prost(message, optional, tag = "3")]
-    pub(crate) created: Option<Timestamp>,
+    pub created: Option<Timestamp>,
 }
 
 /// `google.protobuf.Timestamp`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Timestamp {
+pub struct Timestamp {
     #[prost(int64, tag = "1")]
-    pub(crate) seconds: i64,
+    pub seconds: i64,
     #[prost(int32, tag = "2")]
-    pub(crate) nanos: i32,
+    pub nanos: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Histogram {
+pub struct Histogram {
     #[prost(uint64, tag = "1")]
-    pub(crate) sample_count: u64,
+    pub sample_count: u64,
     #[prost(double, tag = "2")]
-    pub(crate) sample_sum: f64,
+    pub sample_sum: f64,
     #[prost(message, repeated, tag = "3")]
-    pub(crate) bucket: Vec<Bucket>,
+    pub bucket: Vec<Bucket>,
     #[prost(sint32, tag = "5")]
-    pub(crate) schema: i32,
+    pub schema: i32,
     #[prost(double, tag = "6")]
-    pub(crate) zero_threshold: f64,
+    pub zero_threshold: f64,
     #[prost(uint64, tag = "7")]
-    pub(crate) zero_count: u64,
+    pub zero_count: u64,
     #[prost(message, repeated, tag = "12")]
-    pub(crate) positive_span: Vec<Span>,
+    pub positive_span: Vec<Span>,
     #[prost(sint64, repeated, tag = "13")]
-    pub(crate) positive_delta: Vec<i64>,
+    pub positive_delta: Vec<i64>,
     #[prost(message, optional, tag = "15")]
-    pub(crate) created: Option<Timestamp>,
+    pub created: Option<Timestamp>,
 }
 
 /// A classic bucket.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Bucket {
+pub struct Bucket {
     #[prost(uint64, tag = "1")]
-    pub(crate) cumulative_count: u64,
+    pub cumulative_count: u64,
     #[prost(double, tag = "2")]
-    pub(crate) upper_bound: f64,
+    pub upper_bound: f64,
 }
 
 /// Native buckets that stand one behind the other.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Span {
+pub struct Span {
     /// Of the first span the index of its first bucket, of others the buckets left out since the one before.
     #[prost(sint32, tag = "1")]
-    pub(crate) offset: i32,
+    pub offset: i32,
     #[prost(uint32, tag = "2")]
-    pub(crate) length: u32,
+    pub length: u32,
 }
 
 /// Every family that has series.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use streamhouse_metrics::{ClassicBuckets, Families, Histogram, Kind, Metric, Sample, Value, catalog};
+use crate::{ClassicBuckets, Families, Histogram, Kind, Metric, Sample, Value, catalog};
 
 use super::number::{real, real_with_point};
 

@@ -30,8 +30,8 @@ pub(super) fn real_with_point(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Unit;
     use streamhouse_abi::bucket;
-    use streamhouse_metrics::Unit;
 
     #[test]
     fn numbers_are_short_and_read_back() {
