@@ -93,10 +93,8 @@ struct LivePage {
     file: PageFile,
     /// What each counter of the page was when it was last read: what it added outlives its slot.
     counters: HashMap<(GaugeKey, (u32, u64)), u64>,
-    /// The newest update of the page, by its own clock.
-    newest_ns: u64,
-    /// When that was seen to have moved.
-    moved: Option<Instant>,
+    /// The newest update of the page, by its own clock, and when that was seen first.
+    newest: Option<(u64, Instant)>,
 }
 
 /// What is left of processes that have gone, and of counters that were retired.
@@ -107,8 +105,8 @@ struct Kept {
     since: Instant,
 }
 
-/// What is told of a group's place in a partition: a gauge, the group, the topic and the partition.
-type Told = (Gauge, Arc<str>, Arc<str>, Option<u32>);
+/// A group's place in a partition, of which one process tells at a time: a gauge, the group, the topic and the partition.
+type Place = (Gauge, Arc<str>, Arc<str>, Option<u32>);
 
 /// Every series being merged.
 type AllMerged = BTreeMap<GaugeKey, Merged>;
@@ -141,7 +139,7 @@ impl Pages {
     /// again later.
     pub fn add(&mut self, pid: u32, file: PageFile) {
         self.kept_processes.remove(&file.process());
-        self.live.insert(pid, LivePage { file, counters: HashMap::new(), newest_ns: 0, moved: None });
+        self.live.insert(pid, LivePage { file, counters: HashMap::new(), newest: None });
     }
 
     /// Counts a page that could not be taken in.
@@ -199,8 +197,8 @@ impl Pages {
         }
         self.live = live;
         self.shrink_buffer();
-        leave_to_latest(&mut merged);
-        self.merge_kept(&mut merged, now, room);
+        let latest = leave_to_latest(&mut merged);
+        self.merge_kept(&mut merged, &latest, now, room);
         State {
             series: merged.into_iter().map(|(key, merged)| (key, merged.value)).collect(),
             processes: self.processes(now),
@@ -304,8 +302,13 @@ impl Pages {
 
     /// Adds what is kept, forgets what no process has continued for long enough, and gives back the room of what is
     /// served no more.
-    fn merge_kept(&mut self, merged: &mut AllMerged, now: Instant, room: &mut Room) {
-        let told: HashSet<Told> = merged.keys().filter_map(GaugeKey::told).collect();
+    fn merge_kept(
+        &mut self,
+        merged: &mut AllMerged,
+        latest: &HashMap<Place, u64>,
+        now: Instant,
+        room: &mut Room,
+    ) {
         self.kept.retain(|key, kept| {
             let counter = of_gauge(key.gauge).left == Left::Sum;
             match merged.get_mut(key) {
@@ -315,7 +318,7 @@ impl Pages {
                     true
                 }
                 Some(_) => false,
-                None if key.told().is_some_and(|subject| told.contains(&subject)) => false,
+                None if key.place().is_some_and(|place| latest.contains_key(&place)) => false,
                 None => now.saturating_duration_since(kept.since) < KEPT_AFTER_EXIT,
             }
         });
@@ -381,27 +384,27 @@ impl LivePage {
     /// Whether it is of an agent that does nothing any more, though its process is there.
     fn stands_still(&mut self, slots: &[SlotValue], now: Instant) -> bool {
         let newest_ns = slots.iter().map(|slot| slot.updated_ns).max().unwrap_or(0);
-        if newest_ns != self.newest_ns || self.moved.is_none() {
-            (self.newest_ns, self.moved) = (newest_ns, Some(now));
-        }
-        let since = self.moved.map_or(Duration::ZERO, |moved| now.saturating_duration_since(moved));
-        self.file.role == Role::Agent && since >= AGENT_SILENCE_MAX
+        let unmoved = self.newest.filter(|(before_ns, _)| *before_ns == newest_ns);
+        let (_, since) = *self.newest.insert(unmoved.unwrap_or((newest_ns, now)));
+        self.file.role == Role::Agent && now.saturating_duration_since(since) >= AGENT_SILENCE_MAX
     }
 }
 
-/// Leaves out what is said of a partition by a process that has stopped, or hangs, while another has taken its place.
-fn leave_to_latest(merged: &mut AllMerged) {
-    let mut latest: HashMap<Told, u64> = HashMap::new();
+/// Leaves out what is said of a place by a process that has stopped, or hangs, while another has taken it. Gives when each
+/// place was last spoken of.
+fn leave_to_latest(merged: &mut AllMerged) -> HashMap<Place, u64> {
+    let mut latest: HashMap<Place, u64> = HashMap::new();
     for (key, said) in &*merged {
-        if let Some(of) = key.told() {
-            let newest = latest.entry(of).or_default();
+        if let Some(place) = key.place() {
+            let newest = latest.entry(place).or_default();
             *newest = said.updated_ns.max(*newest);
         }
     }
     merged.retain(|key, said| {
-        let newest = key.told().and_then(|of| latest.get(&of)).copied().unwrap_or_default();
+        let newest = key.place().and_then(|place| latest.get(&place)).copied().unwrap_or_default();
         newest.saturating_sub(said.updated_ns) < OUTSPOKEN_AFTER_NS
     });
+    latest
 }
 
 /// What a slot tells that is no counter. An agent that stands still is not ready and leases nothing, and it is for others to
@@ -418,8 +421,8 @@ fn told(slot: &SlotValue, stands_still: bool) -> Option<u64> {
 }
 
 impl GaugeKey {
-    /// What it tells, whoever does; `None` for what only its own process can tell.
-    fn told(&self) -> Option<Told> {
+    /// The place of which it tells; `None` for what only its own process can tell.
+    fn place(&self) -> Option<Place> {
         let PageLabels { group, topic, partition, .. } = &self.labels;
         let is_of_a_group = matches!(of_gauge(self.gauge).left, Left::Last | Left::Nothing);
         is_of_a_group.then(|| (self.gauge, group.clone(), topic.clone(), *partition))

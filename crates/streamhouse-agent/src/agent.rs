@@ -37,8 +37,9 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts an agent on its stores. `/health` is answered from the beginning. When it returns, the agent listens and has taken its share of what nobody leases: on a
-    /// metadata store that agents do not share that is everything, its dead predecessor's leases among them.
+    /// Starts an agent on its stores. `/health` is answered from the beginning. When it returns, the agent listens and has
+    /// taken its share of what nobody leases: on a metadata store that agents do not share that is everything, its dead
+    /// predecessor's leases among them.
     ///
     /// # Errors
     ///

@@ -11,19 +11,7 @@ use streamhouse_proto::status::store_kind;
 use streamhouse_proto::v1::{DeleteTopicRequest, ProduceBatch};
 use support::faults::{CommitFault, PutFault};
 use support::security::metadata;
-use support::{Client, Log, batch, get, kind, orders, page, until};
-
-/// Renews, looks and cleans up often; a grace time of ten terms.
-const OFTEN: [&str; 8] = [
-    "--lease-term",
-    "500ms",
-    "--heartbeat-interval",
-    "150ms",
-    "--upkeep-interval",
-    "20ms",
-    "--orphan-grace",
-    "5s",
-];
+use support::{Client, Log, OFTEN, batch, get, kind, orders, page, until};
 
 fn audit() -> TopicPartition {
     TopicPartition { topic: "audit".parse().unwrap(), partition: 0 }

@@ -10,21 +10,12 @@ use streamhouse_core::GroupId;
 use streamhouse_hooks::{GaugeId, Instance, Role};
 use streamhouse_metadata::{Groups, OffsetCommit, Retention, Topics};
 use streamhouse_storage::{SegmentBuilder, SegmentStore, create_local};
-use support::{Client, Log, batch, orders, page, until};
+use support::{Client, Log, OFTEN, batch, orders, page, until};
 
-/// A grace time of five seconds: ten terms.
-const OFTEN: [&str; 10] = [
-    "--lease-term",
-    "500ms",
-    "--heartbeat-interval",
-    "150ms",
-    "--upkeep-interval",
-    "20ms",
-    "--orphan-grace",
-    "5s",
-    "--agent-id",
-    "upkeeper",
-];
+/// [`OFTEN`], of an agent of this id.
+fn often(id: &str) -> Vec<&str> {
+    [&OFTEN[..], &["--agent-id", id]].concat()
+}
 
 fn store(log: &Log) -> SegmentStore {
     SegmentStore::new(create_local(&log.objects_path()).unwrap(), &Instance::new(Role::Agent, "other", ""))
@@ -46,7 +37,7 @@ async fn what_was_never_committed_is_removed_after_the_grace_time_and_nothing_el
     for path in [&path, &other] {
         std::fs::File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
     }
-    let agent = Agent::start(log.config(&OFTEN)).await.unwrap();
+    let agent = Agent::start(log.config(&often("upkeeper"))).await.unwrap();
     let client = Client::connect(agent.grpc_address()).await;
     assert_eq!(client.stored(batch(0, &["kept"], None)).await, 0);
     until("the orphan to be removed", async || !path.exists()).await;
@@ -62,7 +53,7 @@ async fn what_was_never_committed_is_removed_after_the_grace_time_and_nothing_el
 async fn retention_moves_the_log_start_and_removes_objects_that_nothing_is_left_of() {
     let log = Log::new(1).await;
     let topic = orders(0).topic;
-    let (agent, faults) = log.faulty_agent(&OFTEN).await;
+    let (agent, faults) = log.faulty_agent(&often("upkeeper")).await;
     let client = Client::connect(agent.grpc_address()).await;
     for offset in 0..3 {
         assert_eq!(client.stored(batch(0, &["value"], None)).await, offset);
@@ -84,7 +75,7 @@ async fn retention_moves_the_log_start_and_removes_objects_that_nothing_is_left_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lag_of_a_group_that_nobody_runs_is_shown_by_who_leases_the_partition() {
     let log = Log::new(2).await;
-    let (agent, _) = log.faulty_agent(&OFTEN).await;
+    let (agent, _) = log.faulty_agent(&often("upkeeper")).await;
     let client = Client::connect(agent.grpc_address()).await;
     for partition in 0..2 {
         client.stored(batch(partition, &["a", "b", "c"], None)).await;
@@ -103,7 +94,7 @@ async fn the_lag_of_a_group_that_nobody_runs_is_shown_by_who_leases_the_partitio
     // The partition moves: its next holder shows the lag, this one does not any more.
     agent.shutdown().await;
     until("the gauges to be taken back", async || lags().is_empty() && milliseconds().is_empty()).await;
-    let (next, _) = log.faulty_agent(&[&OFTEN[..8], &["--agent-id", "next"]].concat()).await;
+    let (next, _) = log.faulty_agent(&often("next")).await;
     until("the next holder to show it", async || page::values(GaugeId::GroupLagRecords, "next") == [lag(3)])
         .await;
     next.shutdown().await;

@@ -160,17 +160,18 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// The classic buckets: the index of the last bucket in each, none for that of everything, and what it holds.
-    pub fn cumulative(&self, classic: ClassicBuckets) -> Vec<(Option<usize>, u64)> {
+    /// The classic buckets of a metric in this unit: the upper bound of each, infinite for that of everything, and what it and
+    /// those below it hold.
+    pub fn cumulative(&self, classic: ClassicBuckets, unit: Unit) -> Vec<(f64, u64)> {
         let mut cumulative = 0u64;
         let mut buckets = Vec::with_capacity(classic.count());
         for (index, count) in self.buckets.iter().enumerate() {
             cumulative = cumulative.wrapping_add(*count);
             if index <= bucket::REGULAR && index % classic.step() == 0 {
-                buckets.push((Some(index), cumulative));
+                buckets.push((unit.bound(index), cumulative));
             }
         }
-        buckets.push((None, cumulative));
+        buckets.push((f64::INFINITY, cumulative));
         buckets
     }
 

@@ -27,6 +27,18 @@ use tonic::transport::Channel;
 const ATTEMPTS: usize = 2000;
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Flags of an agent that renews, looks and cleans up often; a grace time of ten terms.
+pub(crate) const OFTEN: [&str; 8] = [
+    "--lease-term",
+    "500ms",
+    "--heartbeat-interval",
+    "150ms",
+    "--upkeep-interval",
+    "20ms",
+    "--orphan-grace",
+    "5s",
+];
+
 /// Metadata and objects in a directory of their own.
 pub(crate) struct Log {
     pub(crate) dir: tempfile::TempDir,

@@ -42,8 +42,6 @@ const TOPICS_AGE_MAX: Duration = Duration::from_secs(1);
 /// How often the lag is published while a consumer polls: one query for all its partitions. Much less often it would say
 /// only how things stood right after a commit.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-/// How soon it is tried again when it could not be read.
-const PROGRESS_AGAIN: Duration = Duration::from_secs(1);
 
 /// Reads topics for a group.
 ///

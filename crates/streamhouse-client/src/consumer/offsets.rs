@@ -2,7 +2,7 @@
 
 use crate::consumer::keeper::reason;
 use crate::consumer::rebalance::Lost;
-use crate::consumer::{Consumer, PROGRESS_AGAIN, PROGRESS_EVERY};
+use crate::consumer::{Consumer, PROGRESS_EVERY};
 use crate::error::{ClientError, Result};
 use streamhouse_core::{Clock, ErrorKind, Partition, SystemClock, TopicPartition};
 use streamhouse_metadata::{GroupOffset, OffsetCommit};
@@ -146,11 +146,9 @@ impl Consumer {
         }
         let partitions: Vec<_> = self.cursors.iter().map(|cursor| cursor.partition.clone()).collect();
         let offsets = self.store.group_offsets(&self.group, &partitions).await;
-        let pause = if offsets.is_ok() { PROGRESS_EVERY } else { PROGRESS_AGAIN };
-        self.progress_due = Instant::now() + pause;
-        let offsets = offsets?;
+        self.progress_due = Instant::now() + PROGRESS_EVERY;
         let now_ns = SystemClock.monotonic_ns();
-        for (cursor, offset) in self.cursors.iter_mut().zip(&offsets) {
+        for (cursor, offset) in self.cursors.iter_mut().zip(&offsets?) {
             cursor.progress(offset, now_ns);
         }
         Ok(())

@@ -134,13 +134,7 @@ impl Groups for SqliteMetadataStore {
             .await
             .map_err(|error| self.failed(error))?;
         check::no_members(group, members)?;
-        for statement in DELETE_GROUP {
-            sqlx::query(statement)
-                .bind(id)
-                .execute(&mut *transaction)
-                .await
-                .map_err(|error| self.failed(error))?;
-        }
+        self.execute_each(&mut transaction, &DELETE_GROUP, id).await?;
         self.commit(transaction).await
     }
 

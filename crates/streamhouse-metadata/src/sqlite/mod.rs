@@ -27,7 +27,7 @@ pub use lock::AgentLock;
 use crate::error::{MetadataError, Result};
 use file::OpenFile;
 use serde::Serialize;
-use sqlx::{Sqlite, SqlitePool, Transaction};
+use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -124,6 +124,20 @@ impl SqliteMetadataStore {
                 }
             }
         }
+    }
+
+    /// Runs statements whose one parameter is the id of what they change.
+    async fn execute_each(
+        &self,
+        connection: &mut SqliteConnection,
+        statements: &[&'static str],
+        id: i64,
+    ) -> Result<()> {
+        for statement in statements {
+            let done = sqlx::query(*statement).bind(id).execute(&mut *connection).await;
+            done.map_err(|error| self.failed(error))?;
+        }
+        Ok(())
     }
 
     /// Commits. `Unknown` unless it is certain that nothing happened.

@@ -44,8 +44,10 @@ const CHANGE_GROUPS: &str = "
     UPDATE consumer_groups SET generation = generation + 1
     WHERE id IN (SELECT group_id FROM group_claims WHERE topic_id = ?1)";
 
-/// What names a topic, the topic last; upkeep removes what may be much.
-const DELETE_TOPIC: [&str; 5] = [
+/// What is kept of a topic, then what names it, the topic last; upkeep removes what may be much.
+const DELETE_TOPIC: [&str; 7] = [
+    KEEP_EPOCH,
+    CHANGE_GROUPS,
     "DELETE FROM group_claims WHERE topic_id = ?1",
     "DELETE FROM group_offsets WHERE topic_id = ?1",
     "DELETE FROM partitions WHERE topic_id = ?1",
@@ -119,13 +121,7 @@ impl Topics for SqliteMetadataStore {
             .await
             .map_err(|error| self.failed(error))?;
         let id = found.ok_or_else(|| MetadataError::TopicNotFound(name.to_string()))?;
-        for statement in [KEEP_EPOCH, CHANGE_GROUPS].into_iter().chain(DELETE_TOPIC) {
-            sqlx::query(statement)
-                .bind(id)
-                .execute(&mut *transaction)
-                .await
-                .map_err(|error| self.failed(error))?;
-        }
+        self.execute_each(&mut transaction, &DELETE_TOPIC, id).await?;
         self.commit(transaction).await
     }
 

@@ -172,11 +172,9 @@ fn histogram(
     created: Option<Timestamp>,
     classic: ClassicBuckets,
 ) -> Histogram {
-    let cumulative = counted.cumulative(classic);
-    let bucket = cumulative.iter().map(|&(index, cumulative_count)| Bucket {
-        cumulative_count,
-        upper_bound: index.map_or(f64::INFINITY, |index| metric.unit.bound(index)),
-    });
+    let cumulative = counted.cumulative(classic, metric.unit);
+    let bucket =
+        cumulative.iter().map(|&(upper_bound, cumulative_count)| Bucket { cumulative_count, upper_bound });
     let NativeBuckets { spans, deltas } = counted.native(metric.unit);
     Histogram {
         // The count is the sum of the buckets by construction: it is never stored beside them.

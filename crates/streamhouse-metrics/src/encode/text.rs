@@ -103,8 +103,7 @@ impl Page {
 
     fn histogram(&mut self, metric: &Metric, labels: &str, histogram: &Histogram) {
         let mut count = 0;
-        for (index, cumulative) in histogram.cumulative(self.classic) {
-            let bound = index.map_or(f64::INFINITY, |index| metric.unit.bound(index));
+        for (bound, cumulative) in histogram.cumulative(self.classic, metric.unit) {
             let bound = match self.dialect {
                 Dialect::Prometheus => real(bound),
                 Dialect::OpenMetrics => real_with_point(bound),

@@ -51,12 +51,10 @@ fn encode(mut encoder: MetricEncoder<'_>, metric: &Metric, sample: &Sample) -> f
 fn encode_histogram(mut encoder: MetricEncoder<'_>, unit: Unit, histogram: &Histogram) -> fmt::Result {
     // What prometheus-client wants is not cumulative.
     let mut count = 0;
-    let classic = histogram.cumulative(ClassicBuckets::default()).into_iter().map(|(index, cumulative)| {
-        let here = cumulative - count;
-        count = cumulative;
-        (index.map_or(f64::INFINITY, |index| unit.bound(index)), here)
-    });
-    let classic: Vec<_> = classic.collect();
+    let mut classic = histogram.cumulative(ClassicBuckets::default(), unit);
+    for (_, here) in &mut classic {
+        (*here, count) = (*here - count, *here);
+    }
     let NativeBuckets { spans, deltas } = histogram.native(unit);
     let native = NativeHistogram {
         schema: bucket::SCHEMA.into(),
