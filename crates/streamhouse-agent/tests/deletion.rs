@@ -11,7 +11,7 @@ use streamhouse_proto::status::store_kind;
 use streamhouse_proto::v1::{DeleteTopicRequest, ProduceBatch};
 use support::faults::{CommitFault, PutFault};
 use support::security::metadata;
-use support::{Client, Log, OFTEN, batch, get, kind, orders, page, until};
+use support::{Client, Log, batch, get, kind, often, orders, page, until};
 
 fn audit() -> TopicPartition {
     TopicPartition { topic: "audit".parse().unwrap(), partition: 0 }
@@ -35,7 +35,7 @@ fn objects(log: &Log) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn its_leases_gauges_and_objects_go_and_those_of_others_stand() {
     let log = log().await;
-    let (agent, _) = log.faulty_agent(&[&OFTEN[..], &["--agent-id", "deleter"]].concat()).await;
+    let (agent, _) = log.faulty_agent(&often("deleter")).await;
     let client = Client::connect(agent.grpc_address()).await;
     let ready = async || get(agent.http_address(), "/ready").await.1;
     until("the leases", async || ready().await == "ready: 3 partitions leased\n").await;

@@ -10,12 +10,7 @@ use streamhouse_core::GroupId;
 use streamhouse_hooks::{GaugeId, Instance, Role};
 use streamhouse_metadata::{Groups, OffsetCommit, Retention, Topics};
 use streamhouse_storage::{SegmentBuilder, SegmentStore, create_local};
-use support::{Client, Log, OFTEN, batch, orders, page, until};
-
-/// [`OFTEN`], of an agent of this id.
-fn often(id: &str) -> Vec<&str> {
-    [&OFTEN[..], &["--agent-id", id]].concat()
-}
+use support::{Client, Log, batch, often, orders, page, until};
 
 fn store(log: &Log) -> SegmentStore {
     SegmentStore::new(create_local(&log.objects_path()).unwrap(), &Instance::new(Role::Agent, "other", ""))

@@ -28,7 +28,7 @@ const ATTEMPTS: usize = 2000;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Flags of an agent that renews, looks and cleans up often; a grace time of ten terms.
-pub(crate) const OFTEN: [&str; 8] = [
+const OFTEN: [&str; 8] = [
     "--lease-term",
     "500ms",
     "--heartbeat-interval",
@@ -38,6 +38,11 @@ pub(crate) const OFTEN: [&str; 8] = [
     "--orphan-grace",
     "5s",
 ];
+
+/// [`OFTEN`], of an agent of this id.
+pub(crate) fn often(id: &str) -> Vec<&str> {
+    [&OFTEN[..], &["--agent-id", id]].concat()
+}
 
 /// Metadata and objects in a directory of their own.
 pub(crate) struct Log {
