@@ -11,14 +11,14 @@ use streamhouse_proto::status::store_kind;
 use streamhouse_proto::v1::{DeleteTopicRequest, ProduceBatch};
 use support::faults::{CommitFault, PutFault};
 use support::security::metadata;
-use support::{Client, Log, batch, get, kind, often, orders, page, until};
+use support::{Client, Log, batch, get, kind, often, orders, page, stamp, until};
 
 fn audit() -> TopicPartition {
     TopicPartition { topic: "audit".parse().unwrap(), partition: 0 }
 }
 
-fn audited(values: &[&str]) -> ProduceBatch {
-    ProduceBatch { topic: "audit".into(), ..batch(0, values, None) }
+fn audited(base_sequence: i32, values: &[&str]) -> ProduceBatch {
+    ProduceBatch { topic: "audit".into(), ..batch(0, values, stamp(base_sequence)) }
 }
 
 /// A log with `orders` of two partitions, and `audit`.
@@ -35,13 +35,14 @@ fn objects(log: &Log) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn its_leases_gauges_and_objects_go_and_those_of_others_stand() {
     let log = log().await;
-    let (agent, _) = log.faulty_agent(&often("deleter")).await;
+    let flags = ["--heartbeat-interval", "150ms", "--upkeep-interval", "20ms", "--agent-id", "deleter"];
+    let (agent, _) = log.faulty_agent(&flags).await;
     let client = Client::connect(agent.grpc_address()).await;
     let ready = async || get(agent.http_address(), "/ready").await.1;
     until("the leases", async || ready().await == "ready: 3 partitions leased\n").await;
-    client.stored(batch(0, &["a", "b", "c"], None)).await;
-    client.stored(audited(&["x", "y"])).await;
-    let shared = client.produce(vec![batch(1, &["d"], None), audited(&["z"])]).await;
+    client.stored(batch(0, &["a", "b", "c"], stamp(0))).await;
+    client.stored(audited(0, &["x", "y"])).await;
+    let shared = client.produce(vec![batch(1, &["d"], None), audited(2, &["z"])]).await;
     assert!(shared.iter().all(|result| kind(result).is_none()), "{shared:?}");
     let stored = objects(&log);
     assert!(stored >= 3, "{stored}");
@@ -73,12 +74,14 @@ async fn its_leases_gauges_and_objects_go_and_those_of_others_stand() {
     assert!(again.message().contains("topic orders does not exist"), "{again}");
 
     // Another group's lag is news: what there is is still looked at.
-    assert_eq!(client.stored(audited(&["more"])).await, 3);
+    assert_eq!(client.stored(audited(3, &["more"])).await, 3);
     until("the other lag to grow", async || lags(GaugeId::GroupLagRecords) == [("audit".to_owned(), 3)])
         .await;
     let holder = log.metadata.partitions(&audit().topic).await.unwrap()[0].holder.clone().unwrap();
     assert_eq!(holder.epoch, epoch, "its lease was never lost");
-    // Of the segments, those go that nothing else is in.
+    agent.shutdown().await;
+    // Of the segments, those go that nothing else is in, once their grace time is over.
+    let agent = log.agent_with(&often("remover")).await;
     until("the objects to be removed", async || objects(&log) == stored).await;
     agent.shutdown().await;
 }
@@ -94,8 +97,9 @@ async fn nothing_of_it_comes_into_the_next_topic_of_its_name() {
     };
     // Both in one segment: while it is stored, and while nobody knows whether it is committed.
     for (round, is_stored) in [false, true].into_iter().enumerate() {
-        client.stored(batch(0, &["before"], None)).await;
-        let before = client.stored(audited(&["before"])).await;
+        client.stored(batch(0, &["before"], stamp(0))).await;
+        let sequence = 2 * round as i32;
+        let before = client.stored(audited(sequence, &["before"])).await;
         if is_stored {
             *faults.outcomes.lock().unwrap() = u32::MAX;
             faults.commits([CommitFault::DoneButUnknown]);
@@ -104,7 +108,7 @@ async fn nothing_of_it_comes_into_the_next_topic_of_its_name() {
         }
         let sent = {
             let client = client.clone();
-            let both = vec![batch(0, &["old"], None), audited(&["kept"])];
+            let both = vec![batch(0, &["old"], None), audited(sequence + 1, &["kept"])];
             tokio::spawn(async move { client.produce(both).await })
         };
         faults.met.notified().await;
@@ -115,7 +119,7 @@ async fn nothing_of_it_comes_into_the_next_topic_of_its_name() {
         assert_eq!(kind(&results[0]), Some(ErrorKind::Fenced), "{round}: {}", results[0].message);
         assert_eq!((kind(&results[1]), results[1].base_offset), (None, before + 1), "{round}");
         assert_eq!(log.values(0).await, Vec::<String>::new(), "{round}");
-        assert_eq!(client.stored(batch(0, &["new"], None)).await, 0, "{round}");
+        assert_eq!(client.stored(batch(0, &["new"], stamp(0))).await, 0, "{round}");
         assert_eq!(log.values(0).await, ["new"], "{round}");
         recreate().await;
     }

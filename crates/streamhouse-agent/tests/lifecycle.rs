@@ -7,10 +7,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use streamhouse_agent::{Agent, StartError};
 use streamhouse_core::TopicName;
+use streamhouse_hooks::GaugeId;
 use streamhouse_metadata::{Agents, Retention, Topics};
+use streamhouse_proto::v1::ProduceBatch;
 use support::faults::PutFault;
 use support::process::AgentProcess;
-use support::{Client, Log, batch, get, kind, stamped, until};
+use support::{Client, Log, batch, get, kind, page, stamped, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_is_ready_when_it_leases_something() {
@@ -98,17 +100,18 @@ async fn offsets_go_on_after_a_restart() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_answers_what_is_under_way_and_gives_the_leases_back() {
     let log = Log::new(1).await;
-    let (agent, faults) = log.faulty_agent(&[]).await;
+    let (agent, faults) = log.faulty_agent(&["--agent-id", "ends"]).await;
     let client = Client::connect(agent.grpc_address()).await;
     faults.puts([PutFault::SlowUntilTold]);
-    let send = |batch| {
-        let client = client.clone();
+    let send = |batch: &ProduceBatch| {
+        let (client, batch) = (client.clone(), batch.clone());
         tokio::spawn(async move { client.one(batch).await })
     };
-    let in_flight = send(stamped(0, 9, 0, "in flight"));
+    let batches = [stamped(0, 9, 0, "in flight"), stamped(0, 9, 1, "waits")];
+    let in_flight = send(&batches[0]);
     faults.met.notified().await;
-    let waits = send(stamped(0, 9, 1, "waits"));
-    client.round_trips().await;
+    let waits = send(&batches[1]);
+    client.until_received("ends", &batches).await;
 
     let grpc_address = agent.grpc_address();
     let shutdown = tokio::spawn(agent.shutdown());
@@ -140,14 +143,18 @@ async fn the_binary_ends_with_success_when_it_is_asked_to() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_brief_lock_of_the_metadata_does_not_make_an_agent_not_ready() {
     let log = Log::new(1).await;
-    let agent = log.agent_with(&["--lease-term", "3s", "--heartbeat-interval", "100ms"]).await;
+    let flags = ["--lease-term", "6s", "--heartbeat-interval", "100ms", "--agent-id", "locked-out"];
+    let agent = log.agent_with(&flags).await;
     let ready = async || get(agent.http_address(), "/ready").await;
     until("readiness", async || ready().await.0 == 200).await;
+    let renewals = || page::values(GaugeId::AgentLeaseRenewals, "locked-out").first().map(|one| one.value);
+    let before = renewals();
+    until("a renewal", async || renewals() != before).await;
     let mut other = SqliteConnection::connect(log.metadata_path().to_str().unwrap()).await.unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();
     // Longer than a renewal's turn, shorter than the term.
     let begin = std::time::Instant::now();
-    while begin.elapsed() < Duration::from_millis(1500) {
+    while begin.elapsed() < Duration::from_millis(2500) {
         let (status, body) = ready().await;
         assert_eq!(status, 200, "{body}");
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -12,15 +12,22 @@ use streamhouse_agent::Agent;
 use streamhouse_core::{ErrorKind, batch::ProducerStamp};
 use streamhouse_metadata::{Agents, Topics};
 use support::faults::{Faults, PutFault};
-use support::{Client, Log, batch, kind, orders, until};
+use support::{Client, Log, batch, kind, orders, stamp, until};
 use tokio::time::Instant;
 
 /// For tests that wait for a lease term: long enough that a busy machine renews in time.
-const SHORT_LEASES: [&str; 4] = ["--lease-term", "3s", "--heartbeat-interval", "300ms"];
+const SHORT_TERM: &str = "3s";
+/// For tests in which no lease may be lost.
+const LONG_TERM: &str = "15s";
+
+/// Flags of an agent that shares the log with others.
+fn flags<'a>(id: &'a str, term: &'a str) -> [&'a str; 6] {
+    ["--agent-id", id, "--lease-term", term, "--heartbeat-interval", "300ms"]
+}
 
 /// An agent that shares the log with others.
-async fn join(log: &Log, id: &str) -> (Agent, Arc<Faults>) {
-    log.faulty_agent(&[&SHORT_LEASES[..], &["--agent-id", id]].concat()).await
+async fn join(log: &Log, id: &str, term: &str) -> (Agent, Arc<Faults>) {
+    log.faulty_agent(&flags(id, term)).await
 }
 
 /// Who holds each partition of `orders`, and the epoch.
@@ -47,12 +54,12 @@ async fn until_shared(log: &Log, expected: &[(&str, usize)]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agents_share_fairly_and_no_more_moves_than_must() {
     let log = Log::new(12).await;
-    let (a, _) = join(&log, "a").await;
+    let (a, _) = join(&log, "a", LONG_TERM).await;
     until_shared(&log, &[("a", 12)]).await;
-    let (b, _) = join(&log, "b").await;
+    let (b, _) = join(&log, "b", LONG_TERM).await;
     until_shared(&log, &[("a", 6), ("b", 6)]).await;
     let of_two = holders(&log).await;
-    let (c, _) = join(&log, "c").await;
+    let (c, _) = join(&log, "c", LONG_TERM).await;
     until_shared(&log, &[("a", 4), ("b", 4), ("c", 4)]).await;
     let of_three = holders(&log).await;
     let kept = of_two.iter().zip(&of_three).filter(|(before, now)| before == now).count();
@@ -71,8 +78,8 @@ async fn agents_share_fairly_and_no_more_moves_than_must() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_agents_partitions_are_taken_over_within_a_term() {
     let log = Log::new(6).await;
-    let (a, _) = join(&log, "a").await;
-    let (b, _) = join(&log, "b").await;
+    let (a, _) = join(&log, "a", "8s").await;
+    let (b, _) = join(&log, "b", "8s").await;
     until_shared(&log, &[("a", 3), ("b", 3)]).await;
     let before = holders(&log).await;
     drop(b);
@@ -91,18 +98,17 @@ async fn a_dead_agents_partitions_are_taken_over_within_a_term() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hand_over_waits_for_what_is_in_flight_and_takes_nothing_new() {
     let log = Log::new(2).await;
-    let (a, faults) = join(&log, "a").await;
+    let (a, faults) = join(&log, "giver", LONG_TERM).await;
     let client = Client::connect(a.grpc_address()).await;
     faults.puts([PutFault::SlowUntilTold]);
-    let stamp = |base_sequence| Some(ProducerStamp { producer_id: 9, epoch: 0, base_sequence });
-    let in_flight: Vec<_> = (0..2)
-        .map(|partition| {
-            let client = client.clone();
-            tokio::spawn(async move { client.one(batch(partition, &["in flight"], stamp(0))).await })
-        })
-        .collect();
+    let batches = [0, 1].map(|partition| batch(partition, &["in flight"], stamp(0)));
+    let in_flight = batches.clone().map(|batch| {
+        let client = client.clone();
+        tokio::spawn(async move { client.one(batch).await })
+    });
     faults.met.notified().await;
-    let (b, _) = join(&log, "b").await;
+    client.until_received("giver", &batches).await;
+    let (b, _) = join(&log, "taker", LONG_TERM).await;
     // One of the two leaves: its next batch is refused, while the one in flight holds the lease.
     let refused = async |partition| {
         let result = client.one(batch(partition, &["later"], stamp(7))).await;
@@ -119,12 +125,12 @@ async fn a_hand_over_waits_for_what_is_in_flight_and_takes_nothing_new() {
     })
     .await;
     let leaving = leaving.unwrap();
-    assert_eq!(holders(&log).await[leaving as usize].as_ref().unwrap().0, "a");
+    assert_eq!(holders(&log).await[leaving as usize].as_ref().unwrap().0, "giver");
     faults.told.notify_one();
     for sent in in_flight {
         assert_eq!(kind(&sent.await.unwrap()), None);
     }
-    until_shared(&log, &[("a", 1), ("b", 1)]).await;
+    until_shared(&log, &[("giver", 1), ("taker", 1)]).await;
     let next = Client::connect(b.grpc_address()).await;
     assert_eq!(next.stored(batch(leaving, &["in flight"], stamp(0))).await, 0, "its new holder knows it");
     assert_eq!(next.stored(batch(leaving, &["next"], stamp(1))).await, 1);
@@ -177,7 +183,7 @@ async fn produce(log: &Log, partition: u32, done: &AtomicBool, acknowledged: &At
 async fn moves_under_load_lose_nothing_and_double_nothing() {
     const PARTITIONS: u32 = 6;
     let log = Arc::new(Log::new(PARTITIONS).await);
-    let (a, _) = join(&log, "a").await;
+    let (a, _) = join(&log, "a", SHORT_TERM).await;
     let (done, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let producers: Vec<_> = (0..PARTITIONS)
         .map(|partition| {
@@ -190,9 +196,9 @@ async fn moves_under_load_lose_nothing_and_double_nothing() {
         until("more batches", async || acknowledged.load(Ordering::Relaxed) > before + 50).await;
     };
     more().await;
-    let (b, _) = join(&log, "b").await;
+    let (b, _) = join(&log, "b", SHORT_TERM).await;
     until_shared(&log, &[("a", 3), ("b", 3)]).await;
-    let (c, _) = join(&log, "c").await;
+    let (c, _) = join(&log, "c", SHORT_TERM).await;
     until_shared(&log, &[("a", 2), ("b", 2), ("c", 2)]).await;
     more().await;
     b.shutdown().await;
@@ -211,16 +217,17 @@ async fn moves_under_load_lose_nothing_and_double_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_is_for_one_agent() {
     let log = Log::new(2).await;
-    let (mut a, _) = join(&log, "a").await;
-    let second = async || {
+    let (mut a, _) = join(&log, "a", SHORT_TERM).await;
+    let second = async |term| {
         Agent::start_with(
-            log.config(&[&SHORT_LEASES[..], &["--agent-id", "a"]].concat()),
+            log.config(&flags("a", term)),
             log.metadata.clone(),
             streamhouse_storage::create_local(&log.objects_path()).unwrap(),
         )
         .await
     };
-    let refused = second().await.err().unwrap().to_string();
+    // It waits for a sign of life for half its own term.
+    let refused = second("60s").await.err().unwrap().to_string();
     assert!(refused.contains("runs under the id a") && refused.contains("--agent-id"), "{refused}");
     assert!(refused.contains(&a.grpc_address().to_string()), "{refused}");
     // One that was thought dead finds that another has its id, and ends.
@@ -229,7 +236,7 @@ async fn an_id_is_for_one_agent() {
     assert!(failure.contains("elsewhere:1") && failure.contains("uses the id a"), "{failure}");
     drop(a);
     // Nobody answers under the id any more: after a while it can be had.
-    let a = second().await.unwrap();
+    let a = second(SHORT_TERM).await.unwrap();
     until_shared(&log, &[("a", 2)]).await;
     a.shutdown().await;
 }

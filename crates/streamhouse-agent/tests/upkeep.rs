@@ -10,7 +10,7 @@ use streamhouse_core::GroupId;
 use streamhouse_hooks::{GaugeId, Instance, Role};
 use streamhouse_metadata::{Groups, OffsetCommit, Retention, Topics};
 use streamhouse_storage::{SegmentBuilder, SegmentStore, create_local};
-use support::{Client, Log, batch, often, orders, page, until};
+use support::{Client, Log, batch, often, orders, page, stamp, stamped, until};
 
 fn store(log: &Log) -> SegmentStore {
     SegmentStore::new(create_local(&log.objects_path()).unwrap(), &Instance::new(Role::Agent, "other", ""))
@@ -34,10 +34,10 @@ async fn what_was_never_committed_is_removed_after_the_grace_time_and_nothing_el
     }
     let agent = Agent::start(log.config(&often("upkeeper"))).await.unwrap();
     let client = Client::connect(agent.grpc_address()).await;
-    assert_eq!(client.stored(batch(0, &["kept"], None)).await, 0);
+    assert_eq!(client.stored(stamped(0, 9, 0, "kept")).await, 0);
     until("the orphan to be removed", async || !path.exists()).await;
     let age = old.elapsed().unwrap();
-    assert!(age >= Duration::from_secs(5), "removed after {age:?}");
+    assert!(age >= Duration::from_secs(10), "removed after {age:?}");
     assert!(other.exists(), "whoever wrote it, no agent did");
     until("nothing but these two", async || objects(&log) == 2).await;
     assert_eq!(log.values(0).await, ["kept"]);
@@ -51,7 +51,7 @@ async fn retention_moves_the_log_start_and_removes_objects_that_nothing_is_left_
     let (agent, faults) = log.faulty_agent(&often("upkeeper")).await;
     let client = Client::connect(agent.grpc_address()).await;
     for offset in 0..3 {
-        assert_eq!(client.stored(batch(0, &["value"], None)).await, offset);
+        assert_eq!(client.stored(stamped(0, 9, offset, "value")).await, offset as u64);
     }
     // A removal that fails is tried again.
     *faults.deletes.lock().unwrap() = 1;
@@ -73,7 +73,7 @@ async fn the_lag_of_a_group_that_nobody_runs_is_shown_by_who_leases_the_partitio
     let (agent, _) = log.faulty_agent(&often("upkeeper")).await;
     let client = Client::connect(agent.grpc_address()).await;
     for partition in 0..2 {
-        client.stored(batch(partition, &["a", "b", "c"], None)).await;
+        client.stored(batch(partition, &["a", "b", "c"], stamp(0))).await;
     }
     let group: GroupId = "billing".parse().unwrap();
     let commit = OffsetCommit { partition: orders(0), offset: 1, generation: 0 };
@@ -83,7 +83,7 @@ async fn the_lag_of_a_group_that_nobody_runs_is_shown_by_who_leases_the_partitio
     until("the lag to be shown", async || lags() == [lag(2)]).await;
     let milliseconds = || page::values(GaugeId::GroupLagMilliseconds, "upkeeper");
     until("the lag to grow older", async || milliseconds().iter().any(|lag| lag.value > 0)).await;
-    client.stored(batch(0, &["d"], None)).await;
+    client.stored(stamped(0, 9, 3, "d")).await;
     until("the lag to grow", async || lags() == [lag(3)]).await;
 
     // The partition moves: its next holder shows the lag, this one does not any more.

@@ -15,7 +15,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use streamhouse_agent::{Agent, Config, Flags};
 use streamhouse_core::batch::{BatchBuilder, Compression, ProducerStamp};
 use streamhouse_core::{ErrorKind, TopicName, TopicPartition};
-use streamhouse_hooks::{Instance, Role};
+use streamhouse_hooks::{GaugeId, Instance, Role};
 use streamhouse_metadata::{Retention, SegmentRanges, SqliteMetadataStore, Topics};
 use streamhouse_proto::v1::agent_client::AgentClient;
 use streamhouse_proto::v1::{BatchResult, ProduceBatch, ProduceRequest};
@@ -24,19 +24,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::transport::Channel;
 
 /// How often something is asked for until it is there. Together with the pauses far more than any of it takes.
-const ATTEMPTS: usize = 2000;
+const ATTEMPTS: usize = 6000;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Flags of an agent that renews, looks and cleans up often; a grace time of ten terms.
 const OFTEN: [&str; 8] = [
     "--lease-term",
-    "500ms",
+    "1s",
     "--heartbeat-interval",
-    "150ms",
+    "300ms",
     "--upkeep-interval",
     "20ms",
     "--orphan-grace",
-    "5s",
+    "10s",
 ];
 
 /// [`OFTEN`], of an agent of this id.
@@ -193,8 +193,14 @@ impl Client {
         response.ok().map(|response| response.into_inner().results.remove(0))
     }
 
-    /// Asks for nothing a few times: what was sent before on this connection has reached the agent then.
-    pub(crate) async fn round_trips(&self) {
+    /// Waits until the agent of this id has received these batches and answered none of them.
+    pub(crate) async fn until_received(&self, agent_id: &str, batches: &[ProduceBatch]) {
+        let bytes: usize = batches.iter().map(|batch| batch.batch.len()).sum();
+        until("the batches to be received", async || {
+            page::values(GaugeId::AgentUnflushedBytes, agent_id)[0].value == bytes as u64
+        })
+        .await;
+        // From there to where they wait is another step.
         for _ in 0..20 {
             self.produce(Vec::new()).await;
         }
@@ -244,6 +250,11 @@ pub(crate) fn batch(partition: u32, values: &[&str], producer: Option<ProducerSt
         record_bytes,
         traceparent: String::new(),
     }
+}
+
+/// What one producer stamps on its batch that begins with this sequence number. It can be sent again: it is stored once.
+pub(crate) fn stamp(base_sequence: i32) -> Option<ProducerStamp> {
+    Some(ProducerStamp { producer_id: 9, epoch: 0, base_sequence })
 }
 
 /// A batch of one record of a producer.
