@@ -1,5 +1,6 @@
-//! Values of flags: durations, sizes, rates.
+//! Values of flags: durations, sizes, rates, addresses.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -104,6 +105,19 @@ pub(crate) fn commit_every(text: &str) -> Result<CommitEvery, String> {
     }
 }
 
+/// What a binary without metrics of its own says when it shall serve them.
+const COUNTS_NOTHING: &str = "this binary counts nothing itself; let streamhouse-probe serve its metrics, or build it \
+                              with the feature metrics";
+
+/// Where a run serves its own metrics: nowhere in a binary that is built without them.
+pub(crate) fn metrics_listen_address(text: &str) -> Result<SocketAddr, String> {
+    if cfg!(not(feature = "metrics")) {
+        return Err(COUNTS_NOTHING.to_owned());
+    }
+    text.parse()
+        .map_err(|_| format!("{text:?} is no address; write an IP and a port, such as 127.0.0.1:9100"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,5 +172,16 @@ mod tests {
         assert_eq!(commit_every("10000"), Ok(CommitEvery::Records(10_000)));
         assert_eq!(commit_every("5s"), Ok(CommitEvery::Time(Duration::from_secs(5))));
         assert!(commit_every("0").is_err() && commit_every("often").is_err());
+    }
+
+    #[test]
+    fn metrics_are_served_where_they_are_counted() {
+        let parsed = metrics_listen_address("127.0.0.1:9100");
+        if cfg!(feature = "metrics") {
+            assert_eq!(parsed, Ok(SocketAddr::from(([127, 0, 0, 1], 9100))));
+            assert!(metrics_listen_address("9100").unwrap_err().contains("an IP and a port"));
+        } else {
+            assert!(parsed.unwrap_err().contains("the feature metrics"));
+        }
     }
 }

@@ -4,6 +4,7 @@ use crate::output::note;
 use crate::parse;
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use streamhouse_core::AsTyped;
@@ -30,9 +31,14 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "ID", env = "STREAMHOUSE_CLIENT_ID")]
     pub(crate) client_id: Option<String>,
     /// Serve the run's own metrics at /metrics there; the probe then leaves them out.
-    #[cfg(feature = "metrics")]
-    #[arg(long, value_name = "ADDRESS", env = "STREAMHOUSE_METRICS_LISTEN_ADDRESS")]
-    pub(crate) metrics_listen_address: Option<std::net::SocketAddr>,
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "STREAMHOUSE_METRICS_LISTEN_ADDRESS",
+        value_parser = parse::metrics_listen_address,
+        hide = cfg!(not(feature = "metrics"))
+    )]
+    pub(crate) metrics_listen_address: Option<SocketAddr>,
     /// Get ready, then wait until this file exists before the first record.
     #[arg(long, value_name = "FILE")]
     start_gate: Option<PathBuf>,

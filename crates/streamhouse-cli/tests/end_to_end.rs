@@ -319,9 +319,10 @@ fn a_file_is_repeated_until_the_limit() {
     let text = running.log.ok(&["consume", "lines", "--group", "g", "--max-records", "7"]);
     assert_eq!(text, "a\nb\nc\na\nb\nc\na\n");
     // Who closes standard output early ends the run, and commits nothing that was not seen.
-    let mut consumer = running.log.command(&["consume", "lines", "--group", "early"]).spawn().unwrap();
-    drop(consumer.stdout.take());
-    let consumer = consumer.wait_with_output().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut consumer = running.log.command(&["consume", "lines", "--group", "early"]);
+    let consumer = consumer.stdout(writer).spawn().unwrap().wait_with_output().unwrap();
     assert!(consumer.status.success(), "{}", stderr(&consumer));
     let described = running.log.json(&["groups", "describe", "early"]);
     let offset = &described["offsets"][0];
