@@ -38,6 +38,7 @@ async fn offsets_are_right_across_every_batch_and_segment_boundary() {
                 assert_eq!(consumer.position("orders", 0).unwrap(), expected);
             }
             assert!(consumer.poll(Duration::ZERO).await.unwrap().is_empty());
+            consumer.close().await.unwrap();
         }
     }
 }

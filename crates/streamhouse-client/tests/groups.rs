@@ -116,7 +116,7 @@ fn a_dead_member_is_replaced_and_comes_back_fenced() {
         let group = if commits_first { "one" } else { "two" };
         let mortal = log.consumer(group, &["orders"]).client_id("zombie").max_poll_records(7);
         let mut zombie = frozen.block_on(async {
-            let mortal = mortal.session_timeout(Duration::from_secs(1));
+            let mortal = mortal.session_timeout(Duration::from_secs(4));
             elsewhere(&log, mortal).await.build().await.unwrap()
         });
         assert_eq!(zombie.partitions().len(), 4);
@@ -173,8 +173,8 @@ async fn a_member_that_is_dropped_leaves() {
 async fn a_member_that_is_not_polled_leaves_and_the_next_poll_joins_again() {
     let log = Log::without_agent(&[("orders", 2)]).await;
     log.write("orders", 0, &[10], Compression::None).await;
-    let idle = member(&log, "a", &["orders"]).session_timeout(Duration::from_secs(1));
-    let idle = idle.max_poll_interval(Duration::from_secs(1)).max_poll_records(4);
+    let idle = member(&log, "a", &["orders"]).session_timeout(Duration::from_secs(4));
+    let idle = idle.max_poll_interval(Duration::from_secs(4)).max_poll_records(4);
     let mut consumer = idle.build().await.unwrap();
     assert_eq!(consumer.poll(Duration::ZERO).await.unwrap().len(), 4);
     wait_for_members(&log, 0).await;

@@ -43,7 +43,7 @@ const BESIDE_BYTES: usize = 4 << 20;
 async fn a_loop_that_never_awaits_is_slowed_then_told_and_loses_nothing() {
     let log = Log::start(&[("orders", 4)]).await;
     let producer =
-        log.producer().buffer_bytes(BUFFER_BYTES).send_timeout(Duration::from_secs(2)).build().await.unwrap();
+        log.producer().buffer_bytes(BUFFER_BYTES).send_timeout(Duration::from_secs(8)).build().await.unwrap();
     // Warm up, so that connections and caches are not counted.
     producer.send("orders", None, b"0", None).await.unwrap().await.unwrap();
     log.writer.stalled.send_replace(true);

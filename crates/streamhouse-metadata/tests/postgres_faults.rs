@@ -199,9 +199,15 @@ async fn a_lease_that_ends_while_its_commit_waits_is_fenced() {
 
 #[tokio::test]
 async fn a_deadlock_is_tried_again() {
-    let (url, store) = leased(2, HOUR).await;
+    let (url, _) = leased(2, HOUR).await;
     let mut other = PgConnection::connect(&url).await.unwrap();
-    // The other never looks for deadlocks: it is the store that finds one, and goes back.
+    // Who waits looks for a deadlock once, after this time: the other has come to wait by then. It is less than a store
+    // waits at most.
+    let later = "DO $$ BEGIN EXECUTE format(
+        'ALTER DATABASE %I SET deadlock_timeout = ''4s''', current_database()); END $$";
+    run(&mut other, later).await;
+    let store = PostgresMetadataStore::connect(&url).await.unwrap();
+    // The other never looks: it is the store that finds one, and goes back.
     let lock = "SET deadlock_timeout = '1h'; BEGIN; SELECT 1 FROM partitions WHERE partition = 1 FOR UPDATE";
     run(&mut other, lock).await;
     let committing = tokio::spawn({
@@ -212,7 +218,9 @@ async fn a_deadlock_is_tried_again() {
     run(&mut other, "UPDATE partitions SET bytes = bytes WHERE partition = 0; COMMIT").await;
     assert_eq!(committing.await.unwrap().unwrap(), [Committed, Committed]);
     let database = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    let begin = Instant::now();
     while sqlx::query_scalar::<_, i64>(database).fetch_one(&mut other).await.unwrap() == 0 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "no deadlock was met");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -70,8 +70,10 @@ async fn what_was_committed_survives_a_kill() {
     store.create_topic(&orders().topic, 1, Retention::default()).await.unwrap();
     let mut segment = 0;
     for round in 1..=3 {
-        let (mut child, lines) = start("process_that_commits", &path);
+        // The lines are held: the process goes on as long as it can print.
+        let (mut child, mut lines) = start("process_that_commits", &path);
         let committed = lines
+            .by_ref()
             .map(|line| line.unwrap())
             .filter_map(|line| line.strip_prefix("committed ")?.parse::<u64>().ok())
             .nth(20)

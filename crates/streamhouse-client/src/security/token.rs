@@ -143,8 +143,10 @@ mod tests {
         std::fs::write(&path, "one").unwrap();
         let source = TokenSource::file(&path).await.unwrap();
         std::fs::write(&path, "two").unwrap();
+        // However long the file took.
+        lock(&source.known).read = Instant::now() + AGE_MAX;
         assert_eq!(source.header().await, "Bearer one", "a file is not read for each request");
-        lock(&source.known).read -= AGE_MAX;
+        lock(&source.known).read = Instant::now() - AGE_MAX;
         assert_eq!(source.header().await, "Bearer two");
     }
 

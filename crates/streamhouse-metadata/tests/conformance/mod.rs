@@ -14,7 +14,7 @@ pub(crate) mod topics;
 pub(crate) mod upkeep;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use streamhouse_core::{AgentId, GroupId, SegmentId, TopicName, TopicPartition};
 use streamhouse_metadata::{
     Flush, FlushRange, Lease, MetadataStore, OffsetCommit, RangeOutcome, Result, Retention, Topic,
