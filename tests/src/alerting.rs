@@ -1,5 +1,6 @@
 //! Debian's Prometheus and Alertmanager with the configuration of `deploy`, in times that a test can wait for.
 
+use crate::http::free_address;
 use crate::process::{Process, poll_until};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -148,10 +149,6 @@ fn start(dir: &Path, program: &str, arguments: &[String]) -> Result<Process> {
     Process::start(program, &mut command).with_context(|| {
         format!("{program} does not start; run `cargo xtask setup`, and this through `cargo xtask test`")
     })
-}
-
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 /// Each address in place of another, which must be there.

@@ -1,7 +1,7 @@
 //! One log on this machine: a directory with metadata and objects, the binaries, and the ports they listen on.
 
 use crate::exposition::Exposition;
-use crate::http::get;
+use crate::http::{free_address, get, has_started, is_ready};
 use crate::process::{Process, poll_until};
 use crate::s3::{self, BUCKET};
 use anyhow::{Context, Result, bail, ensure};
@@ -136,12 +136,11 @@ pub enum Ports {
 
 impl Ports {
     fn choose(self, default: u16) -> Result<SocketAddr> {
-        let bind = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-        let listener = match self {
-            Ports::Default => bind(default).or_else(|_| bind(0)),
-            Ports::Free => bind(0),
-        };
-        Ok(listener?.local_addr()?)
+        let default = SocketAddr::from((Ipv4Addr::LOCALHOST, default));
+        match self {
+            Ports::Default if TcpListener::bind(default).is_ok() => Ok(default),
+            Ports::Default | Ports::Free => free_address(),
+        }
     }
 }
 
@@ -207,7 +206,7 @@ impl Cluster {
         self.dir.join(name)
     }
 
-    /// Starts an agent and waits until `/health` answers. Its log goes to `agent.log`.
+    /// Starts an agent and waits until it has started. Its log goes to `agent.log`.
     ///
     /// # Errors
     ///
@@ -236,7 +235,7 @@ impl Cluster {
         self.configure(&mut command);
         let process = self.start_logged("agent", &mut command)?;
         let mut agent = Agent { process, grpc, http };
-        self.await_health("agent", &mut agent.process, http)?;
+        self.await_up(&mut agent.process, || has_started(http))?;
         Ok(agent)
     }
 
@@ -259,7 +258,7 @@ impl Cluster {
         command.args(["run", "--web.listen-address", &http.to_string()]).args(arguments).stdin(Stdio::null());
         let process = self.start_logged("probe", &mut command)?;
         let mut probe = Probe { process, http };
-        self.await_health("probe", &mut probe.process, http)?;
+        self.await_up(&mut probe.process, || get(http, "/health").map(drop))?;
         Ok(probe)
     }
 
@@ -291,11 +290,7 @@ impl Cluster {
     /// When it exists already, or the agent takes no lease.
     pub fn create_topic(&self, agent: &Agent, name: &str, partitions: u32) -> Result<()> {
         self.run_cli(&["topic", "create", name, "--partitions", &partitions.to_string()])?;
-        poll_until("the agent to be ready", START_LIMIT, || {
-            let ready = get(agent.http, "/ready")?;
-            ensure!(ready.status == 200, "/ready says {}: {}", ready.status, ready.body);
-            Ok(())
-        })
+        poll_until("the agent to be ready", START_LIMIT, || is_ready(agent.http))
     }
 
     /// Tells a command which log is meant.
@@ -322,24 +317,11 @@ impl Cluster {
         self.path(&format!("{name}.log"))
     }
 
-    fn await_health(&self, name: &str, process: &mut Process, http: SocketAddr) -> Result<()> {
-        let mut exited = None;
-        let healthy = poll_until(&format!("{name} to answer on {http}"), START_LIMIT, || {
-            if exited.is_none() {
-                exited = process.exited()?;
-            }
-            // An answer after an exit would be another's: stop asking.
-            if exited.is_some() {
-                return Ok(());
-            }
-            get(http, "/health").map(|_| ())
-        });
-        let log = || std::fs::read_to_string(self.log(name)).unwrap_or_default();
-        healthy.with_context(|| format!("{name} did not come up. Its log:\n{}", log()))?;
-        if let Some(status) = exited {
-            bail!("{name} ended with {status}. Its log:\n{}", log());
-        }
-        Ok(())
+    fn await_up(&self, process: &mut Process, is_up: impl FnMut() -> Result<()>) -> Result<()> {
+        process.await_up(START_LIMIT, is_up).with_context(|| {
+            let log = std::fs::read_to_string(self.log(process.name())).unwrap_or_default();
+            format!("{} did not come up. Its log:\n{log}", process.name())
+        })
     }
 }
 
@@ -376,6 +358,19 @@ impl Probe {
         }
         let response = get(self.http, "/targets")?;
         Ok(serde_json::from_str::<Targets>(&response.body)?.targets)
+    }
+
+    /// Waits until the state page of one process with this label is served.
+    ///
+    /// # Errors
+    ///
+    /// When it is not in time.
+    pub fn await_process_up(&self, label: (&str, &str)) -> Result<()> {
+        poll_until("a state page to be read", START_LIMIT, || {
+            let up = self.scrape()?.sum("streamhouse_process_up", &[label]);
+            ensure!(up == 1.0, "process_up of {label:?} is {up}");
+            Ok(())
+        })
     }
 
     /// Waits until every one of these processes is listed under an attached target.

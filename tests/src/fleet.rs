@@ -1,13 +1,13 @@
 //! A log that several agents share: PostgreSQL, an S3 server, and for each agent a proxy before either.
 
 use crate::cluster::Binaries;
-use crate::http::get;
+use crate::http::{free_address, has_started, is_ready};
 use crate::postgres::{Durability, Postgres};
 use crate::process::{Process, bind_to_this_thread, poll_until};
 use crate::proxy::Proxy;
 use crate::s3::{self, BUCKET, S3Server};
-use anyhow::{Context, Result, ensure};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use anyhow::{Context, Result};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -69,8 +69,12 @@ impl Fleet {
             agents: Vec::new(),
             database: "log".to_owned(),
         };
-        for number in 0..agents {
-            let agent = fleet.new_agent(format!("agent-{number}"))?;
+        // What listens from now on first: ports that are free then stay so.
+        let proxies: Vec<_> = (0..agents)
+            .map(|_| Ok([Proxy::start(fleet.postgres_address())?, Proxy::start(fleet.s3.address())?]))
+            .collect::<Result<_>>()?;
+        for (number, proxies) in proxies.into_iter().enumerate() {
+            let agent = fleet.new_agent(format!("agent-{number}"), proxies)?;
             fleet.agents.push(agent);
         }
         for number in 0..agents {
@@ -120,15 +124,17 @@ impl Fleet {
         Ok(())
     }
 
-    /// Waits until an agent answers.
+    /// Waits until an agent that runs has started.
     ///
     /// # Errors
     ///
-    /// When it does not in time.
-    pub fn await_agent(&self, number: usize) -> Result<()> {
-        let agent = &self.agents[number];
-        poll_until(&format!("{} to answer", agent.id), START_LIMIT, || get(agent.http, "/health").map(drop))
-            .with_context(|| format!("see {}", self.dir.join(format!("{}.log", agent.id)).display()))
+    /// When it ends instead, or has not in time.
+    pub fn await_agent(&mut self, number: usize) -> Result<()> {
+        let FleetAgent { id, http, process, .. } = &mut self.agents[number];
+        let process = process.as_mut().with_context(|| format!("{id} does not run"))?;
+        process
+            .await_up(START_LIMIT, || has_started(*http))
+            .with_context(|| format!("see {}", self.dir.join(format!("{id}.log")).display()))
     }
 
     /// Waits until every agent is ready to take records.
@@ -138,11 +144,7 @@ impl Fleet {
     /// When one is not in time.
     pub fn await_ready(&self) -> Result<()> {
         for agent in &self.agents {
-            poll_until(&format!("{} to be ready", agent.id), START_LIMIT, || {
-                let ready = get(agent.http, "/ready")?;
-                ensure!(ready.status == 200, "/ready says {}: {}", ready.status, ready.body);
-                Ok(())
-            })?;
+            poll_until(&format!("{} to be ready", agent.id), START_LIMIT, || is_ready(agent.http))?;
         }
         Ok(())
     }
@@ -161,12 +163,12 @@ impl Fleet {
         Ok(count)
     }
 
-    fn new_agent(&self, id: String) -> Result<FleetAgent> {
-        let to_postgres = Proxy::start((Ipv4Addr::LOCALHOST, self.postgres.port()).into())?;
-        let to_objects = Proxy::start(self.s3.address())?;
-        let free =
-            || -> Result<SocketAddr> { Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?) };
-        let (grpc, http) = (free()?, free()?);
+    fn postgres_address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.postgres.port()).into()
+    }
+
+    fn new_agent(&self, id: String, [to_postgres, to_objects]: [Proxy; 2]) -> Result<FleetAgent> {
+        let (grpc, http) = (free_address()?, free_address()?);
         let database = format!("postgres://postgres@{}/{}", to_postgres.address(), self.database);
         let mut command = Command::new(self.binaries.agent());
         command

@@ -55,6 +55,24 @@ impl Process {
         Ok(self.child.try_wait()?)
     }
 
+    /// Asks until it is up, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// When it ends or the limit passes before `is_up` says so; the message has the end or the last reason.
+    pub fn await_up(&mut self, limit: Duration, mut is_up: impl FnMut() -> Result<()>) -> Result<()> {
+        let what = format!("{} to be up", self.name);
+        let ended = poll_until(&what, limit, || match self.exited()? {
+            // An answer after an exit would be another's: stop asking.
+            Some(status) => Ok(Some(status)),
+            None => is_up().map(|()| None),
+        })?;
+        match ended {
+            Some(status) => bail!("{} ended with {status}", self.name),
+            None => Ok(()),
+        }
+    }
+
     /// Waits for its end, at most `limit`.
     ///
     /// # Errors

@@ -43,7 +43,8 @@ fn ask(prometheus: &Prometheus, query: &str) -> f64 {
 
 /// `buckets` is what quantiles are asked of, `error` how far they may be off.
 fn agrees(prometheus: &Prometheus, job: &str, observed: &Observed, buckets: &str, error: f64) {
-    assert_eq!(ask(prometheus, &format!("up{{job=\"{job}\"}}")), 1.0);
+    // A scrape that a busy machine is too slow for comes again.
+    ask(prometheus, &format!("up{{job=\"{job}\"}} == 1"));
     for quantile in [0.5, 0.9, 0.99, 0.999] {
         let found = ask(prometheus, &format!("histogram_quantile({quantile}, {buckets}{{job=\"{job}\"}})"));
         let ratio = found / observed.quantile(quantile);

@@ -30,9 +30,9 @@ impl Target {
                 let Some(asked) = read_accept(&stream) else { continue };
                 let format = fixed.unwrap_or_else(|| Format::negotiate(asked.iter().map(String::as_str)));
                 let (_, page) = pages.iter().find(|(of, _)| *of == format).expect("there is one of each");
-                if answer(stream, format, page).is_ok() {
-                    answers.lock().expect("no panic").push(format);
-                }
+                // First: whoever has the answer may ask at once what it was.
+                answers.lock().expect("no panic").push(format);
+                let _ = answer(stream, format, page);
             }
         });
         Target { address, answered }

@@ -74,10 +74,15 @@ impl World {
 
     /// A producer that is counted.
     pub async fn producer(&self) -> Producer {
+        self.producer_that_waits(LIMIT).await
+    }
+
+    /// The same, whose records may take this long.
+    pub async fn producer_that_waits(&self, limit: Duration) -> Producer {
         let builder = Producer::builder().metadata_store(self.store.clone()).client_id("web-1");
         builder
-            .send_timeout(Duration::from_secs(1))
-            .delivery_timeout(Duration::from_secs(2))
+            .send_timeout(limit)
+            .delivery_timeout(limit)
             .metrics(Some(self.clients.producers.clone()))
             .build()
             .await
@@ -143,7 +148,7 @@ pub async fn agent(dir: &tempfile::TempDir, id: &str) -> Agent {
         "--http-listen-address=127.0.0.1:0",
         "--sweep-interval=20ms",
         "--heartbeat-interval=100ms",
-        "--lease-term=1s",
+        "--lease-term=9s",
         "--metadata-path",
         &path("metadata.db"),
         "--object-store-path",

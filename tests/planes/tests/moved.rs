@@ -22,7 +22,7 @@ const AGENT: [(&str, &str); 1] = [("instance_id", "agent-1")];
 #[tokio::test(flavor = "multi_thread")]
 async fn the_producers_metrics_move() {
     let world = World::start().await;
-    let producer = world.producer().await;
+    let producer = world.producer_that_waits(Duration::from_secs(8)).await;
     let mut deliveries = Vec::new();
     for number in 0..100u8 {
         deliveries.push(producer.send("orders", Some(&[number]), &[7; 99], None).await.unwrap());

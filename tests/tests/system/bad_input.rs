@@ -89,7 +89,7 @@ pub(crate) fn full_disk(cluster: &Cluster) -> Result<()> {
     std::fs::write(&filler, vec![0; 4 << 20])?;
     let mut command: Command =
         cluster.cli(&["produce", "full", "--generate", "20000", "--size", "1000", "--report"]);
-    command.arg(cluster.path("produce.json")).env("STREAMHOUSE_DELIVERY_TIMEOUT", "5s");
+    command.arg(cluster.path("produce.json")).env("STREAMHOUSE_DELIVERY_TIMEOUT", "20s");
     let output = command.stderr(Stdio::piped()).output()?;
     let error = String::from_utf8_lossy(&output.stderr);
     ensure!(!output.status.success(), "20 MB fitted into 4 MB");

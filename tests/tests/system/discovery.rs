@@ -168,11 +168,7 @@ pub(crate) fn other_pid_namespaces(cluster: &Cluster) -> Result<()> {
     await_targets(&probe, "hooked", 1)?;
     contained.tell("17")?;
     ensure_written(&probe, "contained", 17.0)?;
-    poll_until("its state page", LIMIT, || {
-        let up = probe.scrape()?.sum("streamhouse_process_up", &[("instance_id", "contained")]);
-        ensure!(up == 1.0, "process_up is {up}");
-        Ok(())
-    })
+    probe.await_process_up(("instance_id", "contained"))
 }
 
 /// Neither exec nor a number that is used again gives one process the labels of another.

@@ -24,6 +24,7 @@ pub(crate) fn commands_of_the_guide(cluster: &Cluster) -> Result<()> {
     let consume = ["consume", "orders", "--group", "billing", "--quiet", "--max-records", "1000"];
     Process::start("consume", &mut cluster.cli(&consume))?.wait_success(LIMIT)?;
     probe.await_attached(&[agent.process.pid()])?;
+    probe.await_process_up(("role", "agent"))?;
 
     let commands = commands(&guide);
     ensure!(commands.len() >= COMMANDS_MIN, "{} commands in {GUIDE}", commands.len());

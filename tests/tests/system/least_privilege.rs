@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use streamhouse_tests::{Cluster, Process, poll_until};
+use streamhouse_tests::{Cluster, Process};
 
 const LIMIT: Duration = Duration::from_secs(120);
 const TOPIC: &str = "privileges";
@@ -39,11 +39,7 @@ pub(crate) fn four_capabilities(cluster: &Cluster) -> Result<()> {
         let counted = page.sum(metric, &[("topic", TOPIC)]);
         ensure!(counted.to_string() == RECORDS, "{metric}: {counted} instead of {RECORDS}");
     }
-    ensure!(
-        page.sum("streamhouse_process_up", &[("role", "agent")]) >= 1.0,
-        "the agent's state page was not read"
-    );
-    Ok(())
+    probe.await_process_up(("role", "agent"))
 }
 
 /// Started with every capability, it keeps the four.
@@ -71,11 +67,7 @@ pub(crate) fn one_capability_missing(cluster: &Cluster) -> Result<()> {
         let mut run = as_nobody(&others);
         run.arg(&binary);
         let probe = cluster.start_probe_with(run, &[])?;
-        poll_until("the state of a process", LIMIT, || {
-            let up = probe.scrape()?.sum("streamhouse_process_up", &[("instance_id", "seen")]);
-            ensure!(up == 1.0, "without {name} process_up is {up}");
-            Ok(())
-        })?;
+        probe.await_process_up(("instance_id", "seen")).with_context(|| format!("without {name}"))?;
         let log = std::fs::read_to_string(cluster.path("probe.log"))?;
         ensure!(log.contains(&format!("{name} is missing")), "the log does not name {name}:\n{log}");
     }
@@ -105,11 +97,7 @@ pub(crate) fn another_pid_namespace(cluster: &Cluster) -> Result<()> {
     unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", SCRIPT, "sh"]);
     unshare.arg(cluster.binaries.hooked()?).arg(cluster.binaries.probe());
     let probe = cluster.start_probe_with(unshare, &[])?;
-    poll_until("the state of a process", LIMIT, || {
-        let up = probe.scrape()?.sum("streamhouse_process_up", &[("instance_id", "inside")]);
-        ensure!(up == 1.0, "process_up is {up}");
-        Ok(())
-    })?;
+    probe.await_process_up(("instance_id", "inside"))?;
     ensure!(probe.targets()?.iter().all(|target| target.state == "refused"), "{:?}", probe.targets()?);
     let log = std::fs::read_to_string(cluster.path("probe.log"))?;
     ensure!(log.contains("hostPID"), "the log does not say what to do:\n{log}");

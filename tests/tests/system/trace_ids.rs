@@ -22,7 +22,7 @@ pub(crate) fn from_producer_to_put(cluster: &Cluster) -> Result<()> {
     let agent = cluster.start_agent()?;
     cluster.create_topic(&agent, "orders", 1)?;
 
-    let sent = produce(&cluster, "sent", true)?;
+    let sent = produce(&cluster, "sent", "30s", true)?;
     let flushed = events(&sent, "streamhouse::flush", |_| true);
     ensure!(flushed.len() == 1, "one batch was flushed: {flushed:?}");
     let trace = flushed.first().context("just seen")?;
@@ -43,7 +43,7 @@ pub(crate) fn from_producer_to_put(cluster: &Cluster) -> Result<()> {
     // Every log line of what fails shows its trace too, on both sides, also where only warnings are logged.
     s3.set(&Faults { error_percent: 100, ..Faults::default() })?;
     cluster.environment[0].1 = "warn".to_owned();
-    let failed = produce(&cluster, "failed", false)?;
+    let failed = produce(&cluster, "failed", "10s", false)?;
     let of_line = |lines: &[Value], message: &str| -> BTreeSet<String> {
         let those =
             lines.iter().filter(|line| line["message"].as_str().is_some_and(|said| said.contains(message)));
@@ -59,10 +59,10 @@ pub(crate) fn from_producer_to_put(cluster: &Cluster) -> Result<()> {
     })
 }
 
-/// Sends one record; gives the producer's log.
-fn produce(cluster: &Cluster, name: &str, works: bool) -> Result<Vec<Value>> {
+/// Sends one record, which may take this long; gives the producer's log.
+fn produce(cluster: &Cluster, name: &str, limit: &str, works: bool) -> Result<Vec<Value>> {
     let path = cluster.path(&format!("{name}.log"));
-    let mut command = cluster.cli(&["produce", "orders", "--generate", "1", "--delivery-timeout", "3s"]);
+    let mut command = cluster.cli(&["produce", "orders", "--generate", "1", "--delivery-timeout", limit]);
     let mut producer = Process::start("produce", command.stderr(std::fs::File::create(&path)?))?;
     ensure!(producer.wait(LIMIT)?.success() == works, "{name}: {}", std::fs::read_to_string(&path)?);
     lines(&path)

@@ -49,6 +49,13 @@ struct Life {
     killed_at: Option<Instant>,
 }
 
+impl Life {
+    /// Whether one of its programs says that it waits.
+    fn waits(&self) -> bool {
+        self.ledgers.iter().any(|(_, path)| read(path).is_ok_and(|(_, waits)| waits))
+    }
+}
+
 impl Lives {
     pub(super) fn new(dir: &Path, programs: [PathBuf; 2]) -> Lives {
         Lives {
@@ -149,8 +156,7 @@ impl Lives {
         poll_until("everyone to stop", GATE_LIMIT, || {
             self.reap()?;
             for life in &self.alive {
-                let waits = |(_, path): &(String, PathBuf)| read(path).is_ok_and(|(_, waits)| waits);
-                ensure!(life.ledgers.iter().any(waits), "{} goes on", life.process.pid());
+                ensure!(life.waits(), "{} goes on", life.process.pid());
             }
             Ok(())
         })?;
@@ -161,9 +167,16 @@ impl Lives {
         Ok(fired)
     }
 
-    /// Lets everyone go on.
-    pub(super) fn open(&self) -> Result<()> {
-        Ok(std::fs::remove_file(self.gate())?)
+    /// Lets everyone go on, and waits until they do: who says that he waits has stopped again then.
+    pub(super) fn open(&mut self) -> Result<()> {
+        std::fs::remove_file(self.gate())?;
+        poll_until("everyone to go on", GATE_LIMIT, || {
+            self.reap()?;
+            for life in &self.alive {
+                ensure!(!life.waits(), "{} waits still", life.process.pid());
+            }
+            Ok(())
+        })
     }
 
     /// Waits until everyone has ended.
