@@ -11,7 +11,7 @@ use streamhouse_proto::status::store_kind;
 use streamhouse_proto::v1::{DeleteTopicRequest, ProduceBatch};
 use support::faults::{CommitFault, PutFault};
 use support::security::metadata;
-use support::{Client, Log, batch, get, kind, often, orders, page, stamp, until};
+use support::{Client, Log, batch, get, kind, often, orders, page, stamp, stamped, until};
 
 fn audit() -> TopicPartition {
     TopicPartition { topic: "audit".parse().unwrap(), partition: 0 }
@@ -97,7 +97,9 @@ async fn nothing_of_it_comes_into_the_next_topic_of_its_name() {
     };
     // Both in one segment: while it is stored, and while nobody knows whether it is committed.
     for (round, is_stored) in [false, true].into_iter().enumerate() {
-        client.stored(batch(0, &["before"], stamp(0))).await;
+        // A producer for each: an agent that has not noticed yet that the topic is another knows what it has stored.
+        let [before_id, new_id] = [10, 20].map(|id| id + round as u64);
+        client.stored(stamped(0, before_id, 0, "before")).await;
         let sequence = 2 * round as i32;
         let before = client.stored(audited(sequence, &["before"])).await;
         if is_stored {
@@ -119,7 +121,7 @@ async fn nothing_of_it_comes_into_the_next_topic_of_its_name() {
         assert_eq!(kind(&results[0]), Some(ErrorKind::Fenced), "{round}: {}", results[0].message);
         assert_eq!((kind(&results[1]), results[1].base_offset), (None, before + 1), "{round}");
         assert_eq!(log.values(0).await, Vec::<String>::new(), "{round}");
-        assert_eq!(client.stored(batch(0, &["new"], stamp(0))).await, 0, "{round}");
+        assert_eq!(client.stored(stamped(0, new_id, 0, "new")).await, 0, "{round}");
         assert_eq!(log.values(0).await, ["new"], "{round}");
         recreate().await;
     }
