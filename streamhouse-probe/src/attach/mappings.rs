@@ -15,8 +15,6 @@ use crate::files::FileId;
 
 /// Bytes of each processor's ring; some 500 records. The kernel lets every user have this much without a capability.
 const RING_BYTES: usize = 64 << 10;
-/// Where the kernel says which processors run, as in `0-3,8`.
-const PROCESSORS: &str = "/sys/devices/system/cpu/online";
 
 /// Executable mappings as they are made, on every processor that was online at the start.
 pub struct Mappings {
@@ -41,7 +39,7 @@ impl Mappings {
     ///
     /// What the kernel answers.
     pub fn listen() -> io::Result<Mappings> {
-        let processors = parse_list(&std::fs::read_to_string(PROCESSORS)?);
+        let processors = aya::util::online_cpus().map_err(|(_, error)| error)?;
         let rings: io::Result<Vec<_>> = processors.into_iter().map(ring).collect();
         Ok(Mappings { rings: rings? })
     }
@@ -83,10 +81,10 @@ impl fmt::Debug for Mappings {
     }
 }
 
-fn ring(processor: usize) -> io::Result<Sampler> {
+fn ring(processor: u32) -> io::Result<Sampler> {
     let mut counter = Builder::new(Software::DUMMY)
         .any_pid()
-        .one_cpu(processor)
+        .one_cpu(processor as usize)
         .mmap(true)
         .mmap2(true)
         // With the first record, not with half a ring of them.
@@ -94,25 +92,4 @@ fn ring(processor: usize) -> io::Result<Sampler> {
         .build()?;
     counter.enable()?;
     counter.sampled(RING_BYTES)
-}
-
-/// The kernel's notation of a set of numbers: `0-3,8`.
-fn parse_list(text: &str) -> Vec<usize> {
-    let range = |range: &str| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        Some(first.parse().ok()?..=last.parse().ok()?)
-    };
-    text.trim().split(',').filter_map(range).flatten().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn processors_are_listed_in_ranges() {
-        assert_eq!(parse_list("0-3,8,10-11\n"), [0, 1, 2, 3, 8, 10, 11]);
-        assert_eq!(parse_list("0\n"), [0]);
-        assert_eq!(parse_list("\n"), [0; 0]);
-    }
 }
