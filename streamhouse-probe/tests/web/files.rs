@@ -49,8 +49,12 @@ impl Files {
         self.write(&format!("{name}.pem"), &certificate.pem());
     }
 
+    /// In one step: whoever reads at any moment has the old text or the new one.
     fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.directory.path().join(name), text).expect("written");
+        let path = self.directory.path().join(name);
+        let new = path.with_added_extension("new");
+        std::fs::write(&new, text).expect("written");
+        std::fs::rename(new, path).expect("renamed");
     }
 
     pub(crate) fn write_config(&self, text: &str) {

@@ -148,8 +148,8 @@ async fn a_topic_that_is_deleted_has_no_lag_any_more() {
     world.until("lag", |page| group(page).is_some_and(|(records, _)| records == 5.0)).await;
 
     Admin::new(world.store.clone()).delete_topic("orders").await.unwrap();
-    let page = world.until("the group's lag to go", |page| group(page).is_none()).await;
-    assert_eq!(page.select("streamhouse_group_committed_offset", &AGENT).count(), 0);
+    let committed = |page: &Exposition| page.select("streamhouse_group_committed_offset", &AGENT).count();
+    world.until("all of the group to go", |page| group(page).is_none() && committed(page) == 0).await;
     world.until("the leases to go", |page| page.sum("streamhouse_agent_active_partitions", &[]) == 0.0).await;
     // Who reads it is told, and speaks of it no more.
     let mut told = None;
