@@ -110,15 +110,18 @@ impl Web {
         self.gate.lets_in(&self.current().config.users, authorization).await
     }
 
-    /// Takes in what changes in the files, for ever. A version that cannot be used is told of once, and the one before
-    /// stays in force.
+    /// Takes in what changes in the files, for ever, once they stay as they are from one look to the next: a file that is
+    /// just being written may lack what guards. A version that cannot be used is told of once, and the one before stays in
+    /// force.
     pub async fn watch(&self) -> std::convert::Infallible {
         let Some(path) = &self.path else { return std::future::pending().await };
         let mut seen = self.current().stamps.clone();
+        let mut last = seen.clone();
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
             let now: Vec<_> = seen.iter().map(|(file, _)| stamped(file.clone())).collect();
-            if now == seen {
+            let is_settled = now == std::mem::replace(&mut last, now.clone());
+            if now == seen || !is_settled {
                 continue;
             }
             match Loaded::load(path) {

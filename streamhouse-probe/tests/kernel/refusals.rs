@@ -1,6 +1,5 @@
 //! What is refused is counted, and spoils no sum.
 
-
 use streamhouse_abi::limits::{
     HIT_BYTES_MAX, HIT_DURATION_NS_MAX, HIT_RECORDS_MAX, PROCESS_SHARE, SCOPES_MAX, SIZES_MAX, VALUES_MAX,
 };

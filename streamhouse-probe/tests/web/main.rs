@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use files::{Files, USERS};
 use served::{Served, basic};
+use streamhouse_probe::web::Web;
 
 /// Waits until an answer has a status.
 async fn await_status(status: &str, mut ask: impl AsyncFnMut() -> std::io::Result<String>) {
@@ -117,14 +118,41 @@ async fn changes_are_in_force_without_a_restart_and_mistakes_are_not() {
     files.renew();
     await_status("HTTP/1.1 200", async || served.get(&files.client(None), Some(&bob)).await).await;
     files.write_config("tls_server_config: {cert_file: gone.pem, key_file: gone.key}\n");
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
     let answer = served.get(&files.client(None), Some(&bob)).await.expect("the version before is in force");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_being_written_opens_nothing() {
+    let files = Files::new();
+    let whole = format!("{}{USERS}", files.tls(""));
+    files.write_config(&whole);
+    let web = Web::load(&files.config()).expect("loaded");
+    let mut watch = std::pin::pin!(web.watch());
+    let mut pass = async |seconds| {
+        let time = Duration::from_secs(seconds);
+        tokio::time::timeout(time, watch.as_mut()).await.expect_err("it watches for ever");
+    };
+    // It looks every two seconds: in the middle of each wait from now on.
+    pass(1).await;
+    for so_far in ["", &files.tls(""), "#"] {
+        files.write_config(so_far);
+        pass(2).await;
+        assert!(web.is_guarded(), "{so_far:?} is taken at once");
+    }
+    files.write_config(&whole);
+    pass(2).await;
+    pass(2).await;
+    assert!(web.is_guarded());
+    files.write_config("");
+    pass(2).await;
+    pass(2).await;
+    assert!(!web.is_guarded(), "what stays is meant");
+}
+
 #[test]
 fn what_cannot_be_loaded_is_named() {
-    use streamhouse_probe::web::Web;
     let files = Files::new();
     let error = |config: &str| {
         files.write_config(config);
