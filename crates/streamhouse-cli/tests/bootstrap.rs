@@ -16,6 +16,7 @@ use streamhouse_agent::{Agent, Config, Flags};
 use streamhouse_client::{Admin, ClientSecurity, OffsetTarget, Producer, RemoteMetadataStore, Retention};
 use streamhouse_core::ErrorKind;
 use support::{Log, stderr, wait_until};
+use tokio::net::TcpSocket;
 
 const TOKENS: &str = "everything-everything produce,consume,admin\n\
                       only-consume-only-consume consume\n\
@@ -209,8 +210,10 @@ fn scopes_and_expiry_are_said_at_once_and_a_renewed_file_is_read_again() {
 #[test]
 fn an_agent_that_is_gone_or_hangs_is_passed_over_and_named_when_nobody_answers() {
     let running = Running::new(&[]);
-    // One address refuses, one takes connections and never says a word.
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    // One address refuses, since it is bound and not listened on; one takes connections and never says a word.
+    let refuses = TcpSocket::new_v4().unwrap();
+    refuses.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let gone = refuses.local_addr().unwrap().to_string();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let hangs = silent.local_addr().unwrap().to_string();
     running.runtime.block_on(async {

@@ -57,8 +57,13 @@ async fn wait_for_members(log: &Log, members: usize) {
     }
 }
 
-/// A process of its own: what runs on it stands still whenever nothing is driven, as after SIGSTOP.
-fn process() -> Runtime {
+/// A process: what runs in it goes on, whatever its main thread does.
+fn running_process() -> Runtime {
+    Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+/// A process of which all stands still whenever nothing is driven, as after SIGSTOP.
+fn stopping_process() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
@@ -107,7 +112,7 @@ async fn who_joins_or_leaves_moves_only_what_must_move() {
 
 #[test]
 fn a_dead_member_is_replaced_and_comes_back_fenced() {
-    let (world, frozen) = (process(), process());
+    let (world, frozen) = (running_process(), stopping_process());
     let log = world.block_on(Log::without_agent(&[("orders", 4)]));
     for partition in 0..4 {
         world.block_on(log.write("orders", partition, &[10], Compression::None));

@@ -201,10 +201,10 @@ async fn a_lease_that_ends_while_its_commit_waits_is_fenced() {
 async fn a_deadlock_is_tried_again() {
     let (url, _) = leased(2, HOUR).await;
     let mut other = PgConnection::connect(&url).await.unwrap();
-    // Who waits looks for a deadlock once, after this time: the other has come to wait by then. It is less than a store
-    // waits at most.
+    // Who waits looks for a deadlock once, after this time: the other has come to wait by then. It is less than half the
+    // time in which a store tries again.
     let later = "DO $$ BEGIN EXECUTE format(
-        'ALTER DATABASE %I SET deadlock_timeout = ''4s''', current_database()); END $$";
+        'ALTER DATABASE %I SET deadlock_timeout = ''2s''', current_database()); END $$";
     run(&mut other, later).await;
     let store = PostgresMetadataStore::connect(&url).await.unwrap();
     // The other never looks: it is the store that finds one, and goes back.

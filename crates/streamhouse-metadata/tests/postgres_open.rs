@@ -2,10 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use streamhouse_core::{ErrorKind, TopicName};
 use streamhouse_metadata::*;
 use streamhouse_tests::postgres::{query, test_database};
+use tokio::net::TcpSocket;
 
 fn orders() -> TopicName {
     "orders".parse().unwrap()
@@ -50,7 +51,10 @@ async fn an_empty_database_can_be_opened_by_many_at_once() {
 
 #[tokio::test]
 async fn it_says_whom_it_cannot_reach() {
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    // Bound and not listened on: nobody else gets it.
+    let silent = TcpSocket::new_v4().unwrap();
+    silent.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let port = silent.local_addr().unwrap().port();
     let message = refused(&format!("postgres://user:secret@127.0.0.1:{port}/log")).await;
     let host = format!("postgres://user@127.0.0.1:{port}/log cannot be reached; check that PostgreSQL runs");
     assert!(message.contains(&host), "{message}");

@@ -20,7 +20,7 @@ use support::{
     segments::{bytes_of, instance, segment},
 };
 use tempfile::TempDir;
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, net::TcpSocket};
 
 struct Fixture {
     server: S3Server,
@@ -185,8 +185,10 @@ async fn a_server_that_stalls_for_good_ends_every_operation() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_said_so() {
-    // Given back at once: nobody listens there.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Bound and not listened on: nobody else gets it.
+    let silent = TcpSocket::new_v4().unwrap();
+    silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = silent.local_addr().unwrap().port();
     let mut variables = credentials();
     variables.push(("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}")));
     let store = store(settings(variables, Duration::from_secs(60)));

@@ -200,10 +200,8 @@ impl Client {
             page::values(GaugeId::AgentUnflushedBytes, agent_id)[0].value == bytes as u64
         })
         .await;
-        // From there to where they wait is another step.
-        for _ in 0..20 {
-            self.produce(Vec::new()).await;
-        }
+        // From there to where they wait is another step, of which nothing is told.
+        tokio::time::sleep(Duration::from_millis(300)).await;
     }
 
     /// Sends a batch until it is stored, as a producer does; its first offset.

@@ -165,6 +165,8 @@ pub(crate) async fn a_segment_is_dead_when_no_range_is_left(store: &dyn Metadata
     assert_eq!(store.commit_flush(&fenced).await.unwrap(), [FENCED]);
     append(store, "a", &orders, 1, 10, 5).await;
     assert_eq!(dead(store).await, [fenced.segment], "a wholly fenced one never had a range");
+    // Deaths are told apart by the millisecond.
+    tokio::time::sleep(Duration::from_millis(2)).await;
 
     retain(store, "orders", None, Some(1)).await;
     assert_eq!(store.apply_retention().await.unwrap(), [(orders.clone(), 10)]);
