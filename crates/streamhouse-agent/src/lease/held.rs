@@ -68,6 +68,13 @@ impl HeldLeases {
         self.0.clear();
     }
 
+    /// Forgets every lease, and gives how many had expired.
+    pub(super) fn reset(&mut self, now: Instant) -> usize {
+        let expired = self.expire(now, None).len();
+        self.clear();
+        expired
+    }
+
     /// Of the leases that were to be renewed, those that were hold until then; the others are gone, and given.
     pub(super) fn renewed(
         &mut self,
@@ -125,6 +132,15 @@ mod tests {
         assert_eq!(held.expire(after(10), Some(start)), []);
         assert_eq!(held.expire(after(11), Some(after(1))), [at(0)]);
         assert_eq!(held.expire(after(60), None), [at(1)]);
+        assert!(held.is_empty());
+    }
+
+    #[test]
+    fn what_had_expired_is_lost_when_all_is_forgotten() {
+        let (mut held, now) = (HeldLeases::default(), Instant::now());
+        (0..3).for_each(|number| held.insert(at(number), 1, now + Duration::from_secs(number.into())));
+        held.leave(vec![at(2)], now);
+        assert_eq!(held.reset(now + Duration::from_secs(1)), 2);
         assert!(held.is_empty());
     }
 

@@ -181,7 +181,8 @@ impl LeaseKeeper {
                 self.next_look = Instant::now();
             }
             LeaseEvent::Reset => {
-                self.held.clear();
+                // What had expired by then is lost; the rest is given back.
+                self.losses += self.held.reset(Instant::now()) as u64;
                 self.next_look = Instant::now();
             }
         }
